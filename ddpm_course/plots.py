@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'colored_axes', 'show_image', 'show_images', 'image_grid', 'good_scale', 'save_whole', 'save_grid',
-           'save_gif', 'plot_losses']
+           'save_gif', 'plot_losses', 'close_figure', 'LossBar']
 
-# %% ../nbs/lib/plots.ipynb #2104158f
-import os
+# %% ../nbs/lib/plots.ipynb #ac7078dd
+import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
@@ -134,3 +134,36 @@ def plot_losses(
     else: ax.plot(steps, losses, color=color, label=label)
     ax.set_yscale('log'); ax.legend(frameon=False)
     return ax
+
+# %% ../nbs/lib/plots.ipynb #a6a56ce0
+def close_figure(fig) -> None:
+    "Forget a figure that has been written to a file."
+    plt.close(fig)
+
+# %% ../nbs/lib/plots.ipynb #90f08346
+class LossBar:
+    "Iterate over steps with fastprogress, showing the loss."
+    def __init__(self, steps: range):
+        from fastprogress import fastprogress as fp
+        self.start, self.total, self.shown = steps.start, steps.stop, 0
+        self.notebook = getattr(fp, 'IN_NOTEBOOK', False)
+        if self.notebook: self.bar = fp.master_bar(steps)
+        elif sys.stdout.isatty(): self.bar = fp.progress_bar(steps)
+        else: self.bar = steps
+
+    def __iter__(self): return iter(self.bar)
+
+    def report(self, losses: list[float]):
+        "Show the mean of the last 25 losses, and in a notebook about thirty times the curve so far."
+        main = getattr(self.bar, 'main_bar', self.bar)
+        if main is not self.bar or hasattr(main, 'comment'): main.comment = f'loss {sum(losses[-25:])/len(losses[-25:]):.4f}'
+        if self.notebook and (len(losses) - self.shown)*30 >= self.total - self.start or len(losses) == self.total:
+            self.shown = len(losses)
+            if self.notebook: self.draw(losses)
+
+    def draw(self, losses):
+        "Update the plot with means over short stretches."
+        width = max(1, len(losses)//100)
+        means = [sum(losses[i:i + width])/width for i in range(0, len(losses) - width + 1, width)]
+        self.bar.names = ['loss']
+        self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.total], figsize=(5, 3))

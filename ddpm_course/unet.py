@@ -199,11 +199,9 @@ def up_channels(
         plan.append(level)
     return plan
 
-# %% ../nbs/06_unet.ipynb #1052fb4e
+# %% ../nbs/06_unet.ipynb #2e5fa2fe
 class UNet(nn.Module):
-    """The network ε_θ(x_t, t) of Ho et al. 2020, for pictures of any shape. t counts from 1; inside, t - 1 is embedded.
-
-    ValueError if the plan does not fit together, or a picture is too small for the number of levels."""
+    "ε_θ(x_t, t) of Ho et al. 2020 for pictures of any shape; embeds t - 1. ValueError for plans or pictures that do not fit."
     def __init__(self,
         in_channels: int = 1,                     # channels of x_t
         out_channels: int | None = None,          # as in_channels when None; twice that for a learned variance
@@ -216,13 +214,15 @@ class UNet(nn.Module):
     ):
         super().__init__()
         check_plan(widths, groups, heads, attention_at)
-        self.in_channels, self.levels = in_channels, len(widths)
+        out_channels, self.levels = out_channels or in_channels, len(widths)
+        self.settings = dict(in_channels=in_channels, out_channels=out_channels, widths=tuple(widths), layers=layers,
+                             attention_at=tuple(attention_at), heads=heads, groups=groups, dropout=dropout)
         self.time_embedding = TimeEmbedding(widths[0], 4*widths[0])
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         block = dict(time_dim=4*widths[0], groups=groups, dropout=dropout)
         self.down_blocks, self.mid_block, self.up_blocks = make_levels(widths, layers, attention_at, heads, block)
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-6)
-        self.conv_out = zero(nn.Conv2d(widths[0], out_channels or in_channels, 3, padding=1))
+        self.conv_out = zero(nn.Conv2d(widths[0], out_channels, 3, padding=1))
 
     def forward(self, x, t): return unet_forward(self, x, t)
 
@@ -237,14 +237,14 @@ def make_levels(widths, layers, attention_at, heads, block):
         up.append(UpLevel(channels, i in attention_at, heads, i == 0, **block))
     return down, MidLevel(widths[-1], heads, **block), up
 
-# %% ../nbs/06_unet.ipynb #f74340c1
+# %% ../nbs/06_unet.ipynb #7308e4ab
 def unet_forward(
     unet: UNet,  # the network
     x: Tensor,   # x_t, (B, in_channels, H, W)
     t: Tensor,   # steps in 1..T, int64, or float in continuous time, (B,)
 ) -> Tensor:     # (B, out_channels, H, W)
     "Down with skips, middle, up with skips."
-    check_picture(x, unet.in_channels, unet.levels)
+    check_picture(x, unet.settings['in_channels'], unet.levels)
     time = unet.time_embedding(t - 1)
     x = unet.conv_in(x)
     skips = [x]
