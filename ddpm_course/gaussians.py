@@ -77,14 +77,14 @@ def bayes(
     variance = 1 / (1/prior_variance + a**2/noise_variance)
     return variance * (prior_mean/prior_variance + a*y/noise_variance), variance
 
-# %% ../nbs/00_gaussians.ipynb #97fa0a5c
+# %% ../nbs/00_gaussians.ipynb #eb86bb28
 def condition(
     mean: Tensor,    # joint mean, (D,)
     cov: Tensor,     # joint covariance, (D, D)
     seen: Tensor,    # indices of the coordinates that were seen, (S,)
     values: Tensor,  # their values, (S,)
 ) -> tuple[Tensor, Tensor]:  # mean (D-S,) and covariance (D-S, D-S) of the others, in index order
-    "Mean and covariance of the unseen coordinates of N(mean, cov) given the seen ones."
+    "Mean and covariance of the unseen coordinates of N(mean, cov) given the seen ones. ValueError if seen repeats or leaves 0..D-1."
     rest = torch.tensor([i for i in range(len(mean)) if i not in seen.tolist()], dtype=torch.int64)
     if len(rest) + len(seen) != len(mean):
         raise ValueError(f'seen must hold different indices from 0 to {len(mean) - 1}, got {seen.tolist()}')
@@ -101,7 +101,7 @@ def normal_kl(
     square = (mean_1 - mean_2)**2 * torch.exp(-log_variance_2)
     return 0.5 * (torch.expm1(log_ratio) - log_ratio + square)
 
-# %% ../nbs/00_gaussians.ipynb #19bbe590
+# %% ../nbs/00_gaussians.ipynb #c3035b23
 def log_interval_prob(
     a: Tensor,  # lower ends in standard units, -inf allowed
     b: Tensor,  # upper ends, b > a, +inf allowed
@@ -109,28 +109,29 @@ def log_interval_prob(
     "Log of Φ(b) - Φ(a) without cancellation: intervals right of zero are mirrored into the left tail first."
     mirror = (a + b) > 0
     a, b = torch.where(mirror, -b, a), torch.where(mirror, -a, b)
-    log_b = torch.special.log_ndtr(b)
-    open_left = torch.isneginf(a)
-    log_a = torch.special.log_ndtr(torch.where(open_left, b - 1, a))
-    inside = torch.log(-torch.expm1(log_a - log_b))
-    return log_b + torch.where(open_left, torch.zeros_like(inside), inside)
+    log_b, open_left = torch.special.log_ndtr(b), torch.isneginf(a)
+    safe_a, safe_b = a.masked_fill(open_left, -1.), b.masked_fill(open_left, 0.)  # keeps NaN out of the gradient
+    share = torch.log(-torch.expm1(torch.special.log_ndtr(safe_a) - torch.special.log_ndtr(safe_b)))
+    return log_b + share.masked_fill(open_left, 0.)
 
-# %% ../nbs/00_gaussians.ipynb #07455d92
+# %% ../nbs/00_gaussians.ipynb #28385ba9
 def discretized_log_prob(
     x: Tensor,             # values on the grid 2·k/(levels-1) - 1, k = 0 .. levels-1, any shape
     mean: Tensor,          # mean of the Gaussian, broadcastable to x
     log_variance: Tensor,  # log of its variance, broadcastable to x
     levels: int = 256,     # number of grey levels, at least 2
 ) -> Tensor:               # log probability of each grey level, in nats, shape of x
-    "Log of the Gaussian's mass within half a grid step of x; the outermost bins reach to ±∞. Ho et al. 2020, eq. 13."
+    "Log of the Gaussian's mass within half a grid step of x, in float64 inside; the outermost bins are open. Ho et al. 2020, eq. 13."
     if levels < 2: raise ValueError(f'levels must be at least 2, got {levels}')
-    half = 1/(levels - 1)
-    scale = torch.exp(-0.5*log_variance)
-    a = torch.where(x < -1 + half, -math.inf, (x - half - mean) * scale)
-    b = torch.where(x > 1 - half, math.inf, (x + half - mean) * scale)
-    return log_interval_prob(a, b)
+    if x.device.type == 'mps': wide = x, mean, log_variance  # which has no float64
+    else: wide = x.double(), mean.double(), log_variance.double()
+    half, (k, m, v) = 1/(levels - 1), wide
+    scale = torch.exp(-0.5*v)
+    a = torch.where(k < -1 + half, -math.inf, (k - half - m) * scale)
+    b = torch.where(k > 1 - half, math.inf, (k + half - m) * scale)
+    return log_interval_prob(a, b).to(torch.promote_types(x.dtype, mean.dtype))
 
-# %% ../nbs/00_gaussians.ipynb #09c7fe0b
+# %% ../nbs/00_gaussians.ipynb #3c6f43fe
 def frechet_distance(
     mean_1: Tensor, cov_1: Tensor,  # (D,), (D, D)
     mean_2: Tensor, cov_2: Tensor,  # (D,), (D, D)
@@ -141,4 +142,4 @@ def frechet_distance(
     root = (U * eigenvalues.clamp(min=0).sqrt()) @ U.mT
     cross = torch.linalg.eigvalsh(root @ cov_2 @ root).clamp(min=0).sqrt().sum()
     distance = ((mean_1 - mean_2)**2).sum() + cov_1.trace() + cov_2.trace() - 2*cross
-    return max(0., float(distance))  # rounding may leave -1e-16 between equal Gaussians
+    return float(distance.clamp(min=0))  # rounding may leave -1e-16 between equal Gaussians; NaN stays NaN

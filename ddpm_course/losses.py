@@ -6,12 +6,12 @@
 __all__ = ['KINDS', 'vlb_weight', 'prediction_error', 'target', 'simple_loss', 'vlb_loss', 'second_moment_probabilities',
            'UniformSteps', 'LossSecondMomentSteps', 'hybrid_loss']
 
-# %% ../nbs/05_simple_loss.ipynb #5c7bbef5
+# %% ../nbs/05_simple_loss.ipynb #d1df4b75
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .schedules import NoiseSchedule, at, steps_like
-from .forward import noise_like, posterior_variance, q_posterior, q_sample
+from .schedules import NoiseSchedule, at
+from .forward import noise_like, posterior_variance, q_sample
 from .reverse import Reverse, check_choice, split_output, x0_to_prediction
 from .elbo import vlb_term
 
@@ -66,7 +66,7 @@ def simple_loss(
     prediction, _ = split_output(model(xt, t), xt, reverse.parts)
     return prediction_error(prediction, target(reverse, x0, xt, t, noise), kind)
 
-# %% ../nbs/05_simple_loss.ipynb #a67d597f
+# %% ../nbs/05_simple_loss.ipynb #7a27115b
 def vlb_loss(
     reverse: Reverse,             # p_θ
     model,                        # callable model(xt, t)
@@ -75,7 +75,7 @@ def vlb_loss(
     noise: Tensor | None = None,  # ε ~ N(0, I), shape of x0; drawn when None
     levels: int = 256,            # grey levels of the data
 ) -> Tensor:                      # L_{t-1} of each row, (B,), bits/dim
-    "One term of the variational bound for each row; T times its mean over uniform t estimates all of them."
+    "One term of the variational bound for each row; T times its mean over uniform t estimates all of them. Train with clip=False: where x̂_0 is clipped, its gradient is 0."
     xt = q_sample(reverse.schedule, x0, t, noise)
     return vlb_term(reverse, model(xt, t), x0, xt, t, levels)
 

@@ -231,7 +231,7 @@ class GaussianOracle(Oracle):
         moved = gain*seen if self.U is None else ((seen @ self.U)*gain) @ self.U.mT
         return self.mean + moved.reshape(xt.shape)
 
-# %% ../nbs/03_reverse.ipynb #ce0154d6
+# %% ../nbs/03_reverse.ipynb #0dca88ec
 class MixtureOracle(Oracle):
     "The exact denoiser for data from Σ_k w_k·N(m_k, s_k²·I)."
     def __init__(self,
@@ -253,8 +253,7 @@ class MixtureOracle(Oracle):
         signal = at(self.schedule.alpha_bar, steps_like(t, xt, self.schedule.T)).sqrt()[:, None]
         gain = signal*self.variance / (signal**2*self.variance + 1 - signal**2)
         r = self.responsibilities(xt, t)
-        flat = (r*(1 - gain*signal)) @ self.means.flatten(1) + (r*gain).sum(1, keepdim=True)*xt.double().flatten(1)
-        return flat.reshape(xt.shape)
+        return ((r*(1 - gain*signal)) @ self.means.flatten(1) + (r*gain).sum(1, keepdim=True)*xt.double().flatten(1)).reshape(xt.shape)
 
     def responsibilities(self, xt, t):
         "p(component | x_t), (B, K), rows sum to 1."

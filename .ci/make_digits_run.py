@@ -1,0 +1,32 @@
+#!/usr/bin/env python
+"""Train the run that ships with the package and put it into ddpm_course/assets/digits_run.
+
+    python .ci/make_digits_run.py [folder of a run that is already trained]
+
+The recipe is ddpm_train's own with more steps; what ships is config.json and the averaged weights, in half precision
+(1.4 MB). About six minutes on two cores."""
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+from ddpm_course.checkpoints import load_config, save_json
+
+TARGET = Path(__file__).parents[1]/'ddpm_course'/'assets'/'digits_run'
+
+
+def ship(run: Path) -> None:
+    "Copy what sampling needs, without what belongs to one machine."
+    TARGET.mkdir(parents=True, exist_ok=True)
+    config = load_config(run)
+    config['train']['out'] = None
+    save_json(config, TARGET/'config.json')
+    save_file({k: v.half() for k, v in load_file(run/'ema.safetensors').items()}, TARGET/'ema.safetensors')
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 1: ship(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(['ddpm_train', '--steps', '3500', '--out', f'{folder}/run'], check=True)
+            ship(Path(folder)/'run')
