@@ -20,9 +20,9 @@ class Prepare(Preprocessor):
         nb.cells = [c for c in nb.cells if not c.source.startswith(('#| hide', '#|hide'))]
         resources['alts'] = []
         for cell in nb.cells:
-            if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M): cell['transient'] = {'remove_source': True}
             resources['alts'] += re.findall(r'^#\|\s*fig-alt:\s*(.+)$', cell.source, re.M)
-            cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.M)
+            silent = re.search(r'^#\|\s*echo:\s*false', cell.source, re.M)
+            cell.source = '' if silent else re.sub(r'^#\|.*\n', '', cell.source, flags=re.M)
             if cell.cell_type == 'markdown': cell.source = re.sub(r'\]\((?!https?:|#)([\w/]+\.ipynb)\)', r'](nbs/\1)', cell.source)
         return nb, resources
 
@@ -34,9 +34,10 @@ def make(root: Path) -> None:
     exporter = MarkdownExporter()
     exporter.register_preprocessor(Prepare, enabled=True)
     body, resources = exporter.from_notebook_node(nb, resources={'unique_key': 'readme', 'output_files_dir': 'readme_files'})
+    body = re.sub(r'```python\s*```', '', body)
     alts = iter(resources['alts'])
     body = re.sub(r'!\[png\]', lambda m: f'![{next(alts, "figure")}]', body)
-    body = re.sub(r'\n{3,}', '\n\n', body).strip()
+    body = re.sub(r'\n\s*\n\s*\n', '\n\n', body).strip()
     shutil.rmtree(root/'readme_files', ignore_errors=True)
     for name, data in resources['outputs'].items():
         (root/name).parent.mkdir(exist_ok=True)

@@ -93,13 +93,15 @@ def good_scale(x: Tensor) -> int:
     "How much to enlarge pictures of this size so that a person can see them."
     return max(1, 48//x.shape[-1])
 
-# %% ../nbs/lib/plots.ipynb #ad09dcaf
+# %% ../nbs/lib/plots.ipynb #3d24b040
 def save_whole(path: str | Path, write) -> None:
     "Call write(temporary path) and rename it to path: the file is there whole, or not at all."
     path = Path(path)
     part = path.with_name(f'.{path.stem}.part{os.getpid()}{path.suffix}')
     try:
         write(part)
+        umask = os.umask(0); os.umask(umask)
+        part.chmod(0o666 & ~umask)  # some writers make private files
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
