@@ -23,12 +23,13 @@ def widget_outputs(model_id, state):
 
 
 def static_outputs(outputs, state):
-    "Outputs with every widget replaced by what it shows, and without empty displays (left behind by progress bars)."
+    "Outputs with every widget replaced by what it shows, and without what progress bars leave behind (styles, empty displays)."
     flat = []
     for output in outputs:
         view = output.get('data', {}).get(WIDGET_VIEW)
         flat += [nbformat.from_dict(o) for o in widget_outputs(view['model_id'], state)] if view else [output]
-    empty = lambda o: o.output_type == 'display_data' and not ''.join(o.data.get('text/html', 'x')).strip()
+    html = lambda o: ''.join(o.get('data', {}).get('text/html', 'kept')).strip()
+    empty = lambda o: o.output_type == 'display_data' and not re.sub(r'<style>.*?</style>|</?div>', '', html(o), flags=re.S).strip()
     return [o for o in flat if not empty(o)]
 
 

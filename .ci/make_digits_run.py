@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from safetensors.torch import load_file, save_file
 from ddpm_course.checkpoints import load_config, save_json
+from ddpm_course.plots import save_whole
 
 TARGET = Path(__file__).parents[1]/'ddpm_course'/'assets'/'digits_run'
 
@@ -21,7 +22,8 @@ def ship(run: Path) -> None:
     config = load_config(run)
     config['train']['out'] = None
     save_json(config, TARGET/'config.json')
-    save_file({k: v.half() for k, v in load_file(run/'ema.safetensors').items()}, TARGET/'ema.safetensors')
+    half = {k: v.half() for k, v in load_file(run/'ema.safetensors').items()}
+    save_whole(TARGET/'ema.safetensors', lambda part: save_file(half, part))
 
 
 if __name__ == '__main__':

@@ -71,11 +71,11 @@ OPTIONS = dict(
     variance=f'{", ".join(VARIANCES)}', widths='channels of each level, for example --widths 64 128 256 (default: by size)',
     layers='residual blocks a level', dropout='inside the residual blocks')
 
-# %% ../nbs/lib/cli.ipynb #737b6094
+# %% ../nbs/lib/cli.ipynb #5777489b
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
-    parser = OneLineParser('ddpm_train', description=TRAIN_HELP, epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser('ddpm_train', usage='ddpm_train [options]', description=TRAIN_HELP, epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with; all other options come from its config.json')
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):

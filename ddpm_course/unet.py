@@ -248,14 +248,16 @@ class UNet(nn.Module):
 
     def forward(self, x, t): return unet_forward(self, x, t)
 
-# %% ../nbs/06_unet.ipynb #7308e4ab
+# %% ../nbs/06_unet.ipynb #643eaa9c
 def unet_forward(
     unet: UNet,  # the network
     x: Tensor,   # x_t, (B, in_channels, H, W)
     t: Tensor,   # steps in 1..T, int64, or float in continuous time, (B,)
 ) -> Tensor:     # (B, out_channels, H, W)
-    "Down with skips, middle, up with skips."
+    "Down with skips, middle, up with skips. ValueError for pictures or steps that do not fit."
     check_picture(x, unet.settings['in_channels'], unet.levels)
+    if getattr(t, 'shape', None) != x.shape[:1]:
+        raise ValueError(f't must hold one step for each of the {len(x)} pictures, shape ({len(x)},), got {t if not isinstance(t, Tensor) else tuple(t.shape)}')
     time = unet.time_embedding(t - 1)
     x = unet.conv_in(x)
     skips = [x]

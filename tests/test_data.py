@@ -1,0 +1,290 @@
+"Pictures in, grey levels out: every kind of file, every named set, and a clear word where something is missing."
+import gzip
+import io
+import pickle
+import struct
+from pathlib import Path
+from urllib.error import URLError
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits as their_digits
+from ddpm_course import data as module
+from ddpm_course.data import DATA_NAMES, DEBIAN_FASHION, ImageSet, load_data, load_digits, load_folder, to_float, to_uint8, unpack_debian_fashion
+
+rng = np.random.default_rng(0)
+noise = lambda *shape: rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def triangle(array, size):
+    "Shorter side to size, middle cropped, by the antialiased triangle filter, as a dense matrix for each axis."
+    scale = min(array.shape[:2])/size
+    for axis in (0, 1):
+        n = array.shape[axis]
+        centres = (n - size*scale)/2 + (np.arange(size) + 0.5)*scale
+        weights = np.clip(1 - abs(np.arange(n) + 0.5 - centres[:, None])/max(scale, 1), 0, None)
+        array = np.moveaxis(np.tensordot(weights/weights.sum(1, keepdims=True), array, (1, axis)), 0, axis)
+    return array
+
+
+def close(ours, theirs, within): return np.abs(np.asarray(ours, dtype=float) - theirs).max() <= within
+
+
+def one(picture, path, size=None, **save):
+    "Save one picture, load its folder, return the picture as an array, (H, W, C)."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **save)
+    return load_folder(path.parent, size).images[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize('levels', [2, 3, 17, 255, 256])
+def test_grey_levels_round_trip(levels):
+    k = torch.arange(levels, dtype=torch.uint8)
+    x = to_float(k, levels)
+    assert x.dtype == torch.float32 and x.min() == -1 and x.max() == 1
+    assert torch.allclose(x.double(), 2*k.double()/(levels - 1) - 1, atol=1e-6)
+    assert torch.equal(to_uint8(x, levels), k) and torch.equal(to_uint8(x + 0.9/(levels - 1), levels), k)
+
+
+def test_what_lies_outside_is_clipped():
+    assert to_uint8(torch.tensor([-7., -1.001, 1.001, 9., float('inf')])).tolist() == [0, 0, 255, 255, 255]
+
+
+def test_digits_are_those_of_uci():
+    ours, theirs = load_digits(), their_digits()
+    assert np.array_equal(ours.images[:, 0], theirs.images) and np.array_equal(ours.labels, theirs.target)
+    assert (len(ours), ours.shape, ours.levels, ours.images.dtype, ours.labels.dtype) == (1797, (1, 8, 8), 17, torch.uint8, torch.int64)
+    assert torch.equal(ours.floats([3]), ours.images[[3]]/8. - 1) and ours.floats().shape == (1797, 1, 8, 8)
+
+
+def test_digits_at_another_size():
+    ours = load_data('digits', 12)
+    assert ours.shape == (1, 12, 12) and ours.levels == 256 and torch.equal(ours.labels, load_digits().labels)
+    for i in range(0, 1797, 300): assert close(ours.images[i, 0], triangle(load_digits().images[i, 0].numpy()*(255/16), 12), 1.5)
+    assert load_data('digits', 8).levels == 17
+
+
+def test_a_folder_is_searched_to_its_depths(tmp_path):
+    a, b, c = noise(5, 5), noise(5, 5), noise(5, 5)
+    for name, array in (('b/deep/er/1.png', b), ('a.PNG', a), ('c/2.bmp', c)):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(tmp_path/name)
+    (tmp_path/'notes.txt').write_text('not a picture')
+    (tmp_path/'folder.png').mkdir()
+    ours = load_folder(tmp_path)
+    assert np.array_equal(ours.images[:, 0], np.stack([a, b, c])) and ours.name == str(tmp_path) and ours.levels == 256
+
+
+def test_one_coloured_picture_colours_all(tmp_path):
+    grey, colour = noise(4, 4), noise(4, 4, 3)
+    Image.fromarray(grey).save(tmp_path/'1.png')
+    Image.fromarray(colour).save(tmp_path/'2.png')
+    ours = load_folder(tmp_path).images
+    assert np.array_equal(ours[0], np.stack([grey]*3)) and np.array_equal(ours[1], colour.transpose(2, 0, 1))
+
+
+def test_transparency_is_flattened_onto_white(tmp_path):
+    rgba = noise(6, 6, 4)
+    alpha = rgba[..., 3:]/255
+    assert close(one(Image.fromarray(rgba), tmp_path/'rgba'/'x.png'), alpha*rgba[..., :3] + (1 - alpha)*255, 1)
+    la = noise(6, 6, 2)
+    assert close(one(Image.fromarray(la, 'LA'), tmp_path/'la'/'x.png')[..., 0], la[..., 0]*(la[..., 1]/255) + 255 - la[..., 1], 1)
+
+
+def test_a_palette_with_a_transparent_entry(tmp_path):
+    index = noise(6, 6) % 3
+    picture = Image.fromarray(index, 'P')
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 200])
+    shown = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 200]])
+    for ext in ('png', 'gif'): assert np.array_equal(one(picture, tmp_path/ext/f'x.{ext}', transparency=1), shown[index])
+
+
+@pytest.mark.parametrize('ext', ['png', 'tif'])
+def test_sixteen_bits_become_eight(tmp_path, ext):
+    k = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    assert np.array_equal(one(Image.fromarray(k*257), tmp_path/f'x.{ext}')[..., 0], k)
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    array = np.zeros((16, 32), np.uint8)
+    array[:, 16:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # what is stored as the left is to be shown on top
+    ours = one(Image.fromarray(array), tmp_path/'x.jpg', exif=exif, quality=95)[..., 0]
+    assert ours.shape == (32, 16) and ours[:14].max() < 40 and ours[18:].min() > 215
+
+
+def test_cropping_takes_the_middle(tmp_path):
+    wide, tall = noise(6, 12), noise(14, 6)
+    assert np.array_equal(one(Image.fromarray(wide), tmp_path/'wide'/'x.png', 6)[..., 0], wide[:, 3:9])
+    assert np.array_equal(one(Image.fromarray(tall), tmp_path/'tall'/'x.png', 6)[..., 0], tall[4:10])
+
+
+@pytest.mark.parametrize('shape, size', [((12, 12), 6), ((9, 21), 3), ((40, 30), 7), ((5, 5), 13), ((31, 17), 16)])
+def test_resizing_by_hand(tmp_path, shape, size):
+    array = noise(*shape, 3)
+    assert close(one(Image.fromarray(array), tmp_path/'x.png', size), triangle(array.astype(float), size), 1.01)
+
+
+def test_pictures_need_not_be_square(tmp_path):
+    array = noise(5, 9)
+    assert np.array_equal(one(Image.fromarray(array), tmp_path/'x.png')[..., 0], array)
+
+
+def test_a_folder_without_pictures(tmp_path):
+    (tmp_path/'notes.txt').write_text('x')
+    with pytest.raises(ValueError, match='no pictures') as error: load_data(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_different_shapes_need_a_size(tmp_path):
+    for i, shape in enumerate([(4, 4), (4, 5), (9, 9)]): Image.fromarray(noise(*shape)).save(tmp_path/f'{i}.png')
+    with pytest.raises(ValueError, match='3 different shapes.*size'): load_data(tmp_path)
+    assert load_data(tmp_path, 4).shape == (1, 4, 4)
+
+
+def damaged(kind):
+    stream = io.BytesIO()
+    Image.fromarray(noise(40, 30, 3)).save(stream, kind)
+    return stream.getvalue()[:len(stream.getvalue())//2]
+
+
+@pytest.mark.parametrize('name, content', [('x.png', damaged('PNG')), ('x.jpg', damaged('JPEG')), ('x.tif', damaged('TIFF')), ('x.gif', b''), ('x.png', b'hello'),
+                                           ('x.bmp', damaged('BMP')), ('x.webp', damaged('WEBP')), ('x.dds', damaged('DDS')), ('x.ppm', b'P6\n30Z40\n255\n')])
+def test_a_damaged_picture_is_named(tmp_path, name, content):
+    (tmp_path/'fine').mkdir()
+    Image.fromarray(noise(40, 30, 3)).save(tmp_path/'fine'/'1.png')
+    (tmp_path/name).write_bytes(content)
+    with pytest.raises(ValueError) as error: load_data(tmp_path, 8)
+    assert str(tmp_path/name) in str(error.value)
+
+
+@pytest.mark.parametrize('size', [0, -1, '8', 2.5])
+def test_a_size_is_a_positive_whole_number(size):
+    with pytest.raises(ValueError, match='size'): load_data('digits', size)
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError) as error: load_data('imagenet')
+    assert 'imagenet' in str(error.value) and all(name in str(error.value) for name in DATA_NAMES)
+
+
+@pytest.mark.parametrize('images', [torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, 1, 8, 8), torch.zeros(8, 8, dtype=torch.uint8)])
+def test_an_image_set_is_what_it_says(images):
+    with pytest.raises(ValueError, match='uint8'): ImageSet(images)
+
+
+def no_network(*args, **kwargs): raise URLError('no route to host')
+
+
+def write_idx(folder, images, labels):
+    "MNIST's own format, train and test alike."
+    folder.mkdir(parents=True)
+    for part in ('train', 't10k'):
+        (folder/f'{part}-images-idx3-ubyte').write_bytes(struct.pack('>4i', 2051, *images.shape) + images.tobytes())
+        (folder/f'{part}-labels-idx1-ubyte').write_bytes(struct.pack('>2i', 2049, len(labels)) + labels.tobytes())
+
+
+@pytest.mark.parametrize('name, folder', [('mnist', 'MNIST'), ('fashion-mnist', 'FashionMNIST')])
+def test_mnist(tmp_path, name, folder):
+    images, labels = noise(5, 28, 28), np.array([3, 1, 4, 1, 5], np.uint8)
+    write_idx(tmp_path/folder/'raw', images, labels)
+    ours = load_data(name, root=tmp_path)
+    assert np.array_equal(ours.images[:, 0], images) and np.array_equal(ours.labels, labels) and ours.labels.dtype == torch.int64
+    small = load_data(name, 32, tmp_path)
+    assert close(small.images[2, 0], triangle(images[2].astype(float), 32), 1) and torch.equal(small.labels, ours.labels)
+
+
+def test_cifar10(tmp_path, monkeypatch):
+    folder, rows = tmp_path/'cifar-10-batches-py', noise(5, 4, 3*32*32)
+    folder.mkdir()
+    for i in range(5): (folder/f'data_batch_{i + 1}').write_bytes(pickle.dumps({'data': rows[i], 'labels': [i, 1, 2, 9]}))
+    (folder/'batches.meta').write_bytes(pickle.dumps({'label_names': list('abcdefghij')}))
+    monkeypatch.setattr(torchvision.datasets.cifar, 'check_integrity', lambda *args: True)
+    ours = load_data('cifar10', root=tmp_path)
+    assert np.array_equal(ours.images, rows.reshape(20, 3, 32, 32)) and ours.labels[::4].tolist() == [0, 1, 2, 3, 4] and ours.images.is_contiguous()
+    small = load_data('cifar10', 16, tmp_path)
+    assert close(small.images[7].permute(1, 2, 0), triangle(ours.images[7].permute(1, 2, 0).double().numpy(), 16), 1.01)
+
+
+def write_flowers(root):
+    "Three pictures; the second and third are for training. Labels count from 1."
+    savemat = pytest.importorskip('scipy.io').savemat
+    (root/'flowers-102'/'jpg').mkdir(parents=True)
+    for i in (1, 2, 3): Image.new('RGB', (20 + i, 30), (80*i, 0, 0)).save(root/'flowers-102'/'jpg'/f'image_{i:05d}.jpg', quality=95)
+    savemat(root/'flowers-102'/'imagelabels.mat', {'labels': np.array([[7, 8, 9]], np.uint8)})
+    savemat(root/'flowers-102'/'setid.mat', {'trnid': np.array([[2, 3]], np.uint16), 'valid': np.array([[1]]), 'tstid': np.array([[1]])})
+
+
+def write_cars(root):
+    "Two pictures for training. Labels count from 1."
+    savemat = pytest.importorskip('scipy.io').savemat
+    folder = root/'stanford_cars'
+    for name in ('devkit', 'cars_train'): (folder/name).mkdir(parents=True)
+    for i in (2, 3): Image.new('RGB', (20 + i, 30), (80*i, 0, 0)).save(folder/'cars_train'/f'{i}.jpg', quality=95)
+    rows = np.array([('2.jpg', np.uint8(8)), ('3.jpg', np.uint8(9))], dtype=[('fname', object), ('class', object)])
+    savemat(folder/'devkit'/'cars_train_annos.mat', {'annotations': rows})
+    savemat(folder/'devkit'/'cars_meta.mat', {'class_names': np.array(['a', 'b'], dtype=object)})
+
+
+@pytest.mark.parametrize('name, write', [('flowers102', write_flowers), ('stanford-cars', write_cars)])
+def test_pictures_of_many_shapes(tmp_path, monkeypatch, name, write):
+    write(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.flowers102, 'check_integrity', lambda *args: True)
+    ours = load_data(name, 10, tmp_path)
+    assert ours.shape == (3, 10, 10) and ours.labels.tolist() == [7, 8] and ours.labels.dtype == torch.int64
+    assert close(ours.images[:, 0].double().mean((1, 2)), [160, 240], 3)
+    with pytest.raises(ValueError, match='size'): load_data(name, root=tmp_path)
+
+
+@pytest.mark.parametrize('name', DATA_NAMES[1:])
+def test_offline_is_said_plainly(tmp_path, monkeypatch, name):
+    for file in ('mnist', 'cifar', 'flowers102'): monkeypatch.setattr(getattr(torchvision.datasets, file), 'download_and_extract_archive', no_network)
+    monkeypatch.setattr(module, 'unpack_debian_fashion', lambda root: None)
+    with pytest.raises(ValueError, match=f'{name} is not under') as error: load_data(name, 8, tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['flowers102', 'stanford-cars'])
+def test_without_scipy(tmp_path, monkeypatch, name):
+    (write_flowers if name == 'flowers102' else write_cars)(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.flowers102, 'check_integrity', lambda *args: True)
+    for hidden in ('scipy', 'scipy.io'): monkeypatch.setitem(__import__('sys').modules, hidden, None)
+    with pytest.raises(ValueError, match='(?i)scipy'): load_data(name, 8, tmp_path)
+
+
+@pytest.fixture(scope='module')
+def fashion_root(tmp_path_factory):
+    if not DEBIAN_FASHION.is_dir(): pytest.skip(f'{DEBIAN_FASHION} is not on this machine (Debian: apt install dataset-fashion-mnist)')
+    return tmp_path_factory.mktemp('fashion')
+
+
+def test_fashion_mnist_of_debian(fashion_root, monkeypatch):
+    monkeypatch.setenv('DDPM_DATA', str(fashion_root))
+    monkeypatch.setattr(torchvision.datasets.mnist, 'download_and_extract_archive', no_network)
+    unzip = lambda name: gzip.decompress((DEBIAN_FASHION/f'train-{name}-ubyte.gz').read_bytes())
+    ours = load_data('fashion-mnist')
+    assert ours.images.numpy().tobytes() == unzip('images-idx3')[16:] and ours.shape == (1, 28, 28)
+    assert bytes(ours.labels.tolist()) == unzip('labels-idx1')[8:] and len(list(fashion_root.rglob('*ubyte'))) == 4
+    bigger = load_data('fashion-mnist', 32)
+    assert bigger.images.shape == (60_000, 1, 32, 32) and torch.equal(bigger.labels, ours.labels)
+    for i in (0, 777, 59_999): assert close(bigger.images[i, 0], triangle(ours.images[i, 0].double().numpy(), 32), 1)
+
+
+def test_half_a_package_unpacks_nothing(tmp_path):
+    source = tmp_path/'source'
+    source.mkdir()
+    (source/'train-images-idx3-ubyte.gz').write_bytes(gzip.compress(noise(100_000).tobytes())[:5000])
+    with pytest.raises((ValueError, OSError, EOFError)): unpack_debian_fashion(tmp_path/'root', source)
+    assert not [p for p in (tmp_path/'root').rglob('*') if p.is_file()]
+
+
+def test_where_downloads_go(monkeypatch):
+    for name in ('DDPM_DATA', 'XDG_CACHE_HOME'): monkeypatch.delenv(name, raising=False)
+    assert module.default_root() == Path.home()/'.cache'/'ddpm_course'
+    monkeypatch.setenv('XDG_CACHE_HOME', '/cache')
+    assert module.default_root() == Path('/cache/ddpm_course')
+    monkeypatch.setenv('DDPM_DATA', '/data')
+    assert module.default_root() == Path('/data')

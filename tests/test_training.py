@@ -1,0 +1,378 @@
+"Training: each part against a few lines of arithmetic; a run that was broken off equals one that was not, bit for bit."
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+import pytest
+import torch
+from PIL import Image
+from tiny import OPTIONS, leftovers, no_file_longer_than, numbers, press_ctrl_c, settings, shell, start
+from ddpm_course import training
+from ddpm_course.checkpoints import load_config, save_json
+from ddpm_course.cli import ddpm_train
+from ddpm_course.data import ImageSet, load_digits
+from ddpm_course.plots import LossBar
+from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, draw_batch, learning_rate, new_run_folder, pick_device, pick_dtype,
+                                  resume, step_generator, train, train_step)
+
+bits = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
+equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def trainer(**changes):
+    data, config = load_digits(), settings(**changes)
+    return Trainer(*build(config, data.shape), data, config)
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    "What 30 steps without any accident give."
+    return numbers(start(tmp_path_factory.mktemp('unbroken')/'run', steps=30))
+
+
+# Settings
+
+@pytest.mark.parametrize('name, value', [('steps', 0), ('batch', 0), ('batch', -3), ('save_every', 0), ('T', 0), ('layers', 0), ('lr', 0), ('lr', -1.), ('lr', math.nan), ('clip_norm', 0),
+                                         ('weight_decay', -1.), ('ema', 1), ('ema', -0.1), ('ema', math.nan), ('dropout', 1), ('dropout', -0.1), ('schedule', 'even'), ('decay', 'slow'),
+                                         ('loss', 'cosine'), ('precision', 'fp8')])
+def test_each_setting_is_checked(name, value):
+    with pytest.raises(ValueError, match=name): check_config(settings(**{name: value}))
+
+
+@pytest.mark.parametrize('name, value', [('predict', 'noise'), ('variance', 'none'), ('widths', (12,)), ('widths', (0,)), ('T', 3), ('widths', (8,)*5)])
+def test_what_cannot_be_built(name, value):
+    with pytest.raises(ValueError): build(settings(**{'schedule': 'linear', 'T': 1000, name: value}), (1, 8, 8))
+
+
+def test_the_defaults_are_fine(): check_config(training.TrainConfig())
+
+
+@pytest.mark.parametrize('side', [2, 8, 28, 32, 64])
+@pytest.mark.parametrize('C', [1, 3])
+@pytest.mark.parametrize('variance', ['beta', 'learned_range'])
+def test_the_network_suits_the_pictures(side, C, variance):
+    with torch.device('meta'): model, reverse = build(settings(widths=None, variance=variance), (C, side, side))
+    parts = 2 if variance == 'learned_range' else 1
+    assert (reverse.parts, model.settings['in_channels'], model.settings['out_channels']) == (parts, C, parts*C)
+    smallest = side//2**(model.levels - 1)
+    assert smallest >= (4 if side >= 8 else 1) and smallest <= 8
+    assert all(4 <= side//2**i <= 16 or side < 8 for i in model.settings['attention_at'])
+    with torch.device('meta'): assert model(torch.zeros(2, C, side, side), torch.ones(2)).shape == (2, parts*C, side, side)
+
+
+def test_the_seed_fixes_the_network():
+    a, b, c = (bits(build(settings(seed=s), (1, 8, 8))[0]) for s in (1, 1, 2))
+    assert equal(a, b) and not equal(a, c)
+
+
+def test_devices_and_types():
+    assert pick_device('cpu').type == 'cpu' and pick_device('auto').type in ('cpu', 'cuda', 'mps')
+    with pytest.raises(ValueError, match='no device'): pick_device('abacus')
+    for name, dtype in (('fp32', torch.float32), ('bf16', torch.bfloat16), ('fp16', torch.float16)): assert pick_dtype(name, torch.device('cpu')) == dtype
+
+
+# Order and randomness
+
+@pytest.mark.parametrize('n, batch', [(10, 3), (10, 10), (3, 10), (1, 4), (7, 1), (5, 15)])
+def test_every_picture_once_before_any_comes_again(n, batch):
+    stream = torch.cat([batch_indices(n, batch, step, seed=1) for step in range(1, 3*n + 1)])
+    assert len(stream) == 3*n*batch
+    passes = stream[:len(stream)//n*n].reshape(-1, n)
+    assert all(sorted(p.tolist()) == list(range(n)) for p in passes)
+    if n > 3: assert len({tuple(p.tolist()) for p in passes}) > 1
+    assert torch.equal(batch_indices(n, batch, 2, seed=1), stream[batch:2*batch])
+
+
+def test_another_seed_is_another_order():
+    assert not torch.equal(batch_indices(100, 100, 1, seed=0), batch_indices(100, 100, 1, seed=1))
+
+
+def test_each_step_has_a_stream_of_its_own():
+    draws = {torch.randn(2, generator=step_generator(seed, step)).numpy().tobytes() for seed in (0, 1, 12345) for step in range(-50, 200)}
+    assert len(draws) == 3*250
+    assert torch.equal(torch.randn(3, generator=step_generator(7, 8)), torch.randn(3, generator=step_generator(7, 8)))
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 10])
+def test_learning_rate(warmup):
+    config = settings(steps=100, warmup=warmup, lr=0.5)
+    rates = [learning_rate(s, config) for s in range(1, 101)]
+    assert all(a < b for a, b in zip(rates[:warmup//2], rates[1:warmup//2])) and all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1:]))
+    assert max(rates) <= 0.5 and 0 < rates[-1] < 1e-3 and abs(learning_rate(51, config) - 0.25) < 1e-12
+    constant = dataclasses.replace(config, decay='constant')
+    assert [learning_rate(s, constant) for s in (max(warmup, 1), 60, 100)] == [0.5]*3
+    if warmup == 10: assert abs(learning_rate(3, constant) - 0.15) < 1e-12
+
+
+def test_ema_by_brute_force():
+    model = torch.nn.BatchNorm1d(3)
+    ema, average = EMA(model, 0.9), model.weight.detach().double().clone()
+    for step in range(1, 151):
+        with torch.no_grad(): model.weight.copy_(torch.randn(3))
+        model.running_mean += 1
+        ema.update(model, step)
+        keep = min(0.9, (1 + step)/(10 + step))
+        average = keep*average + (1 - keep)*model.weight.detach().double()
+    assert torch.allclose(ema.model.weight.double(), average, atol=1e-5) and torch.equal(ema.model.running_mean, model.running_mean)
+    assert not ema.model.weight.requires_grad and not ema.model.training and model.training
+
+
+@pytest.mark.parametrize('flips', [True, False])
+def test_flips_mirror_about_half(flips):
+    images = torch.arange(200*6, dtype=torch.int64).remainder(251).reshape(200, 1, 2, 3).to(torch.uint8)
+    data, config = ImageSet(images), settings(flips=flips, batch=200)
+    t = Trainer(*build(config, (1, 2, 3)), data, config)
+    x0, steps, noise = draw_batch(t, step_generator(0, 1))
+    plain = data.floats(batch_indices(200, 200, 1, 0))
+    same, mirrored = (x0 == plain).flatten(1).all(1), (x0 == plain.flip(-1)).flatten(1).all(1)
+    assert (same | mirrored).all() and (70 < mirrored.sum() < 130 if flips else same.all())
+    assert 1 <= steps.min() and steps.max() <= 20 and noise.shape == x0.shape and abs(noise.std() - 1) < 0.1
+
+
+def test_a_step_by_hand():
+    "One AdamW step on L_simple, written out."
+    t, (x0, steps, noise) = trainer(clip_norm=1e9, lr=0.01, decay='constant', warmup=1), (None, None, None)
+    x0, steps, noise = draw_batch(t, step_generator(0, 1))
+    start_weights, beta = bits(t.model), t.reverse.schedule.beta
+    alpha_bar = torch.cumprod(1 - beta, 0)[steps].reshape(-1, 1, 1, 1)
+    loss = ((t.model((alpha_bar.sqrt()*x0 + (1 - alpha_bar).sqrt()*noise).float(), steps) - noise)**2).mean()
+    gradients = dict(zip(start_weights, torch.autograd.grad(loss, list(t.model.parameters()))))
+    assert abs(train_step(t) - loss) < 1e-5 and t.step == 1
+    for k, p in t.model.named_parameters():  # Adam's first step has length lr along the sign of the gradient
+        expected = start_weights[k]*(1 - 0.01*0.01) - 0.01*gradients[k]/(gradients[k].abs() + 1e-8)
+        clear = gradients[k].abs() > 1e-5
+        assert torch.allclose(p[clear], expected[clear], atol=2e-4)
+
+
+@pytest.mark.parametrize('changes', [dict(precision='bf16'), dict(loss='l1'), dict(loss='huber'), dict(variance='learned_range'), dict(predict='v'), dict(predict='x0'), dict(dropout=0.5)], ids=str)
+def test_every_kind_of_training_takes_steps(changes):
+    t = trainer(**changes, device='cpu')
+    before = bits(t.model)
+    losses = [train_step(t) for _ in range(3)]
+    assert all(l.isfinite() for l in losses) and not equal(before, bits(t.model)) and not equal(bits(t.model), bits(t.ema.model))
+    assert {p.dtype for p in t.model.parameters()} == {torch.float32}
+
+
+def test_bf16_stays_near_fp32():
+    a, b = (torch.stack([train_step(t) for _ in range(5)]) for t in (trainer(precision=p, device='cpu') for p in ('bf16', 'fp32')))
+    assert not torch.equal(a, b) and torch.allclose(a, b, rtol=0.02)
+
+
+# Runs
+
+def test_what_a_run_holds(tiny_run):
+    assert sorted(p.name for p in tiny_run.iterdir()) == ['checkpoints', 'config.json', 'denoising.gif', 'ema.safetensors', 'losses.csv', 'losses.png', 'model.safetensors', 'samples.png']
+    lines = (tiny_run/'losses.csv').read_text().splitlines()
+    assert lines[0] == 'step,loss,lr' and [l.split(',')[0] for l in lines[1:]] == list('123456')
+    assert 0.8 < float(lines[1].split(',')[1]) < 1.2 and float(lines[6].split(',')[2]) == learning_rate(6, settings())
+    config = json.loads((tiny_run/'config.json').read_text())
+    assert training.TrainConfig(**config['train']) == dataclasses.replace(settings(out=str(tiny_run)), widths=[8])
+    assert config['data'] == dict(name='digits', shape=[1, 8, 8], levels=17, count=1797)
+    for name in ('losses.png', 'samples.png', 'denoising.gif'):
+        with Image.open(tiny_run/name) as picture: picture.load()
+
+
+def test_the_loss_falls(tmp_path):
+    losses = [float(l.split(',')[1]) for l in (start(tmp_path/'run', steps=120, batch=32, lr=1e-2, T=1000)/'losses.csv').read_text().splitlines()[1:]]
+    assert sum(losses[-30:])/30 < 0.7*sum(losses[:5])/5
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path, tiny_run):
+    assert numbers(start(tmp_path/'a')) == numbers(tiny_run) != numbers(start(tmp_path/'b', seed=1))
+
+
+def test_saving_often_changes_nothing_and_keeps_two(tmp_path, tiny_run):
+    run = start(tmp_path/'run', save_every=1)
+    assert numbers(run) == numbers(tiny_run)
+    assert sorted(p.name for p in (run/'checkpoints').iterdir()) == ['step_0000005.pt', 'step_0000006.pt']
+
+
+def test_paths_are_welcome_as_settings(tmp_path, tiny_run):
+    data, config = load_digits(), settings(out=tmp_path/'run')
+    assert numbers(train(*build(config, data.shape), data, config)) == numbers(tiny_run)
+
+
+def test_a_network_of_ones_own(tmp_path):
+    config, data = settings(out=str(tmp_path/'run')), load_digits()
+    class Own(torch.nn.Module):
+        def __init__(self): super().__init__(); self.conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+        def forward(self, x, t): return self.conv(x)
+    run = train(Own(), build(config, data.shape)[1], data, config)
+    assert load_config(run)['model'] is None and len(numbers(run)) == 5
+    with pytest.raises(ValueError, match='own kind'): resume(run)
+
+
+@pytest.mark.parametrize('changes', [{}, dict(dropout=0.3, variance='learned_range', flips=True), dict(precision='bf16', device='cpu')], ids=str)
+@pytest.mark.parametrize('last', [1, 20, 23])
+def test_ctrl_c_then_resume(tmp_path, monkeypatch, unbroken, changes, last):
+    if changes: unbroken = numbers(start(tmp_path/'unbroken', steps=30, **changes))
+    def step(t):
+        loss = train_step(t)
+        if t.step == last: press_ctrl_c()
+        return loss
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'train_step', step)
+        with pytest.raises(KeyboardInterrupt, match=f'step {last} of 30') as stop: start(tmp_path/'run', steps=30, **changes)
+    assert f'--resume {tmp_path}/run' in str(stop.value) and numbers(tmp_path/'run') != unbroken
+    assert resume(tmp_path/'run') == tmp_path/'run' and numbers(tmp_path/'run') == unbroken
+
+
+def test_ctrl_c_while_the_bar_is_drawn(tmp_path, monkeypatch, unbroken):
+    "What the message says is saved, is."
+    def report(bar, losses):
+        if len(losses) == 20: press_ctrl_c()
+    with monkeypatch.context() as patch:
+        patch.setattr(LossBar, 'report', report)
+        with pytest.raises(KeyboardInterrupt) as stop: start(tmp_path/'run', steps=30)
+    saved = sorted((tmp_path/'run'/'checkpoints').glob('*.pt'))
+    assert saved and f'step {int(saved[-1].stem[5:])} of' in str(stop.value)
+    assert numbers(resume(tmp_path/'run')) == unbroken
+
+
+def test_ctrl_c_from_another_thread(tmp_path, monkeypatch, unbroken):
+    began = threading.Event()
+    def step(t):
+        began.set()
+        time.sleep(0.02)
+        return train_step(t)
+    threading.Thread(target=lambda: (began.wait(60), press_ctrl_c())).start()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'train_step', step)
+        with pytest.raises(KeyboardInterrupt): start(tmp_path/'run', steps=30)
+    assert numbers(resume(tmp_path/'run')) == unbroken
+
+
+def test_afterwards_ctrl_c_is_as_it_was(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    start(tmp_path/'run', steps=1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_off_the_main_thread(tmp_path, tiny_run):
+    thread = threading.Thread(target=start, args=(tmp_path/'run',))
+    thread.start(); thread.join()
+    assert numbers(tmp_path/'run') == numbers(tiny_run)
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL], ids=['ctrl_c', 'kill'])
+def test_a_process_that_is_stopped(tmp_path, how):
+    "The real command; after the signal --resume makes the run whole."
+    options = [*OPTIONS, '--steps', '60', '--save-every', '2']
+    process = shell('ddpm_train', *options, '--out', tmp_path/'run')
+    while not list(tmp_path.glob('run/checkpoints/step_*.pt')) and process.poll() is None: time.sleep(0.01)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=60)
+    if how == signal.SIGINT: assert process.returncode == 130 and f'--resume {tmp_path}/run' in err and 'Traceback' not in err and len(err.split('\n')) <= 3
+    else: assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path/'run'/'samples.png').exists()
+    ddpm_train(['--resume', str(tmp_path/'run')])
+    assert (tmp_path/'run'/'samples.png').exists() and numbers(tmp_path/'run') == numbers(start(tmp_path/'unbroken', steps=60))
+
+
+def test_a_finished_run_may_be_resumed(tiny_copy, tiny_run):
+    drawn = []
+    resume(tiny_copy, draw=lambda *args: drawn.append(args))
+    assert numbers(tiny_copy) == numbers(tiny_run) and drawn[0][2:] == ((1, 8, 8), tiny_copy)
+
+
+# What goes wrong
+
+def test_resume_needs_the_same_pictures(tiny_copy):
+    for data in (ImageSet(load_digits().images[:100], levels=17), ImageSet(load_digits().images.repeat(1, 3, 1, 1), levels=17)):
+        with pytest.raises(ValueError, match='was trained on 1797 pictures'): resume(tiny_copy, data)
+
+
+def test_resume_without_a_checkpoint(tiny_copy):
+    shutil.rmtree(tiny_copy/'checkpoints')
+    with pytest.raises(ValueError, match='no checkpoint'): resume(tiny_copy)
+
+
+@pytest.mark.parametrize('keep', [0, 10, 1000, 0.5, -10])
+def test_resume_from_half_a_checkpoint(tmp_path, unbroken, keep):
+    "The message tells to delete it; then the one before serves."
+    run = start(tmp_path/'run', steps=30, save_every=15)
+    first, last = sorted((run/'checkpoints').iterdir())
+    last.write_bytes(last.read_bytes()[:int(keep*last.stat().st_size) if keep == 0.5 else keep])
+    with pytest.raises(ValueError, match='not a whole checkpoint') as error: resume(run)
+    assert str(last) in str(error.value) and '\n' not in str(error.value)
+    last.unlink()
+    assert numbers(resume(run)) == unbroken
+
+
+@pytest.mark.parametrize('content', [[1, 2], {'a': 1}, torch.zeros(3), {'model': {'a': torch.zeros(2)}}, 'hello'], ids=str)
+def test_resume_from_a_foreign_checkpoint(tiny_copy, content):
+    torch.save(content, path := tiny_copy/'checkpoints'/'step_0000009.pt')
+    with pytest.raises(ValueError) as error: resume(tiny_copy)
+    assert str(path) in str(error.value)
+
+
+def test_resume_with_a_setting_that_does_not_exist(tiny_copy):
+    config = load_config(tiny_copy)
+    save_json(config | {'train': config['train'] | {'colour': 3}}, tiny_copy/'config.json')
+    with pytest.raises(ValueError, match='colour'): resume(tiny_copy)
+
+
+def test_a_folder_that_holds_another_run(tiny_copy, tiny_run):
+    with pytest.raises(ValueError, match='another run.*--resume'): start(tiny_copy)
+    assert numbers(tiny_copy) == numbers(tiny_run)
+
+
+def test_a_folder_that_holds_other_files(tmp_path):
+    (tmp_path/'notes.txt').write_text('mine')
+    for out in (tmp_path, tmp_path/'notes.txt'):
+        with pytest.raises(ValueError, match='other files'): start(out)
+    assert [p.name for p in tmp_path.iterdir()] == ['notes.txt'] and (tmp_path/'notes.txt').read_text() == 'mine'
+
+
+def test_no_right_to_write(tmp_path):
+    (tmp_path/'file').write_text('')
+    with pytest.raises((ValueError, OSError)): start(tmp_path/'file'/'run')
+
+
+def test_new_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'runs'/'digits-old').mkdir(parents=True)
+    (tmp_path/'runs'/'digits-7').mkdir()
+    assert [str(new_run_folder(None, 'digits')) for _ in range(2)] == ['runs/digits-8', 'runs/digits-9']
+    for name in ('cats [2020]', 'a*b'):
+        for i in (1, 2):
+            folder = new_run_folder(None, f'/pictures/{name}')
+            (folder/'config.json').write_text('{}')
+            assert str(folder) == f'runs/{name}-{i}'
+
+
+@pytest.mark.parametrize('name', ['step_0000020.pt', 'model.safetensors', 'ema.safetensors', 'losses.csv', 'losses.png'])
+def test_a_disk_that_fills_up(tmp_path, monkeypatch, unbroken, name):
+    "The error passes through, what was saved before is whole, and the run can go on."
+    kept = start(tmp_path/'kept', steps=30, save_every=10)  # to know what step 10 looks like
+    checkpoint = (tmp_path/'run'/'checkpoints'/'step_0000010.pt')
+    saved, replace = [], os.replace
+    def full(part, path):
+        if os.path.basename(path) == name and (saved or name.startswith('step')): raise OSError(errno.ENOSPC, 'No space left on device')
+        if os.path.basename(path) == name: saved.append(path)
+        replace(part, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', full)
+        with pytest.raises(OSError, match='No space left'): start(tmp_path/'run', steps=30, save_every=10)
+    assert torch.load(checkpoint, weights_only=True)['step'] == 10 and not leftovers(tmp_path/'run')
+    assert numbers(resume(tmp_path/'run')) == unbroken == numbers(kept)
+
+
+def test_a_disk_that_is_full(tmp_path):
+    "Really full, and for all files: the system's own error comes out, and no half-written file stays."
+    with pytest.raises(OSError), no_file_longer_than(20_000): start(tmp_path/'run')
+    assert not [p for p in (tmp_path/'run').rglob('*') if p.is_file() and p.name != 'config.json']
+
+
+def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
+    def step(t): return train_step(t)*(math.nan if t.step == 14 else 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'train_step', step)
+        with pytest.raises(RuntimeError, match='nan at step 14') as error: start(tmp_path/'run', steps=30, save_every=6)
+    assert f'{tmp_path}/run' in str(error.value) and '\n' not in str(error.value)
+    assert sorted(p.name for p in (tmp_path/'run'/'checkpoints').iterdir()) == ['step_0000006.pt', 'step_0000012.pt']
