@@ -210,9 +210,10 @@ def check_picture(x, channels, levels):
     if min(x.shape[-2:]) < smallest:
         raise ValueError(f'{x.shape[-2]}×{x.shape[-1]} pictures cannot be halved {levels - 1} times: with {levels} levels both sides must be at least {smallest}')
 
-# %% ../nbs/06_unet.ipynb #c7e5caa9
+# %% ../nbs/06_unet.ipynb #08224fea
 def make_levels(widths, layers, attention_at, heads, block):
-    "Down, middle and up levels of a UNet."
+    "Down, middle and up levels of a UNet. ValueError for less than one block a level."
+    if layers < 1: raise ValueError(f'layers must be at least 1, got {layers}')
     last, down, up = len(widths) - 1, nn.ModuleList(), nn.ModuleList()
     for i, w in enumerate(widths):
         channels = [(widths[max(i - 1, 0)], w)] + [(w, w)]*(layers - 1)

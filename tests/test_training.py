@@ -52,17 +52,15 @@ def test_what_cannot_be_built(name, value):
 def test_the_defaults_are_fine(): check_config(training.TrainConfig())
 
 
-@pytest.mark.parametrize('side', [2, 8, 28, 32, 64])
-@pytest.mark.parametrize('C', [1, 3])
-@pytest.mark.parametrize('variance', ['beta', 'learned_range'])
+@pytest.mark.parametrize('side, C, variance', [(2, 1, 'beta'), (8, 1, 'learned_range'), (8, 3, 'beta'), (28, 1, 'beta'), (32, 3, 'learned_range'), (64, 3, 'beta')])
 def test_the_network_suits_the_pictures(side, C, variance):
-    with torch.device('meta'): model, reverse = build(settings(widths=None, variance=variance), (C, side, side))
+    model, reverse = build(settings(widths=None, variance=variance), (C, side, side))
     parts = 2 if variance == 'learned_range' else 1
     assert (reverse.parts, model.settings['in_channels'], model.settings['out_channels']) == (parts, C, parts*C)
     smallest = side//2**(model.levels - 1)
     assert smallest >= (4 if side >= 8 else 1) and smallest <= 8
     assert all(4 <= side//2**i <= 16 or side < 8 for i in model.settings['attention_at'])
-    with torch.device('meta'): assert model(torch.zeros(2, C, side, side), torch.ones(2)).shape == (2, parts*C, side, side)
+    assert model(torch.zeros(2, C, side, side), torch.ones(2)).shape == (2, parts*C, side, side)
 
 
 def test_the_seed_fixes_the_network():
@@ -136,7 +134,7 @@ def test_flips_mirror_about_half(flips):
 
 def test_a_step_by_hand():
     "One AdamW step on L_simple, written out."
-    t, (x0, steps, noise) = trainer(clip_norm=1e9, lr=0.01, decay='constant', warmup=1), (None, None, None)
+    t = trainer(clip_norm=1e9, lr=0.01, decay='constant', warmup=1)
     x0, steps, noise = draw_batch(t, step_generator(0, 1))
     start_weights, beta = bits(t.model), t.reverse.schedule.beta
     alpha_bar = torch.cumprod(1 - beta, 0)[steps].reshape(-1, 1, 1, 1)
@@ -178,7 +176,7 @@ def test_what_a_run_holds(tiny_run):
 
 
 def test_the_loss_falls(tmp_path):
-    losses = [float(l.split(',')[1]) for l in (start(tmp_path/'run', steps=120, batch=32, lr=1e-2, T=1000)/'losses.csv').read_text().splitlines()[1:]]
+    losses = [float(l.split(',')[1]) for l in (start(tmp_path/'run', steps=80, batch=32, lr=1e-2, T=1000)/'losses.csv').read_text().splitlines()[1:]]
     assert sum(losses[-30:])/30 < 0.7*sum(losses[:5])/5
 
 
@@ -207,8 +205,7 @@ def test_a_network_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match='own kind'): resume(run)
 
 
-@pytest.mark.parametrize('changes', [{}, dict(dropout=0.3, variance='learned_range', flips=True), dict(precision='bf16', device='cpu')], ids=str)
-@pytest.mark.parametrize('last', [1, 20, 23])
+@pytest.mark.parametrize('last, changes', [(1, {}), (20, {}), (23, {}), (7, dict(dropout=0.3, variance='learned_range', flips=True)), (7, dict(precision='bf16', device='cpu'))], ids=str)
 def test_ctrl_c_then_resume(tmp_path, monkeypatch, unbroken, changes, last):
     if changes: unbroken = numbers(start(tmp_path/'unbroken', steps=30, **changes))
     def step(t):
@@ -262,7 +259,7 @@ def test_training_off_the_main_thread(tmp_path, tiny_run):
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL], ids=['ctrl_c', 'kill'])
 def test_a_process_that_is_stopped(tmp_path, how):
     "The real command; after the signal --resume makes the run whole."
-    options = [*OPTIONS, '--steps', '60', '--save-every', '2']
+    options = [*OPTIONS, '--steps', '24', '--save-every', '2']
     process = shell('ddpm_train', *options, '--out', tmp_path/'run')
     while not list(tmp_path.glob('run/checkpoints/step_*.pt')) and process.poll() is None: time.sleep(0.01)
     process.send_signal(how)
@@ -271,7 +268,7 @@ def test_a_process_that_is_stopped(tmp_path, how):
     else: assert process.returncode == -signal.SIGKILL
     assert not (tmp_path/'run'/'samples.png').exists()
     ddpm_train(['--resume', str(tmp_path/'run')])
-    assert (tmp_path/'run'/'samples.png').exists() and numbers(tmp_path/'run') == numbers(start(tmp_path/'unbroken', steps=60))
+    assert (tmp_path/'run'/'samples.png').exists() and numbers(tmp_path/'run') == numbers(start(tmp_path/'unbroken', steps=24))
 
 
 def test_a_finished_run_may_be_resumed(tiny_copy, tiny_run):
@@ -292,15 +289,17 @@ def test_resume_without_a_checkpoint(tiny_copy):
     with pytest.raises(ValueError, match='no checkpoint'): resume(tiny_copy)
 
 
-@pytest.mark.parametrize('keep', [0, 10, 1000, 0.5, -10])
-def test_resume_from_half_a_checkpoint(tmp_path, unbroken, keep):
-    "The message tells to delete it; then the one before serves."
+@pytest.mark.parametrize('keep', [0, 10, 1000, 100_000, -10])
+def test_resume_from_half_a_checkpoint(tiny_copy, keep):
+    path = tiny_copy/'checkpoints'/'step_0000006.pt'
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match='not a whole checkpoint') as error: resume(tiny_copy)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_without_the_newest_checkpoint_the_one_before_serves(tmp_path, unbroken):
     run = start(tmp_path/'run', steps=30, save_every=15)
-    first, last = sorted((run/'checkpoints').iterdir())
-    last.write_bytes(last.read_bytes()[:int(keep*last.stat().st_size) if keep == 0.5 else keep])
-    with pytest.raises(ValueError, match='not a whole checkpoint') as error: resume(run)
-    assert str(last) in str(error.value) and '\n' not in str(error.value)
-    last.unlink()
+    (run/'checkpoints'/'step_0000030.pt').unlink()
     assert numbers(resume(run)) == unbroken
 
 
@@ -349,8 +348,7 @@ def test_new_folders_are_numbered(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', ['step_0000020.pt', 'model.safetensors', 'ema.safetensors', 'losses.csv', 'losses.png'])
 def test_a_disk_that_fills_up(tmp_path, monkeypatch, unbroken, name):
     "The error passes through, what was saved before is whole, and the run can go on."
-    kept = start(tmp_path/'kept', steps=30, save_every=10)  # to know what step 10 looks like
-    checkpoint = (tmp_path/'run'/'checkpoints'/'step_0000010.pt')
+    checkpoint = tmp_path/'run'/'checkpoints'/'step_0000010.pt'
     saved, replace = [], os.replace
     def full(part, path):
         if os.path.basename(path) == name and (saved or name.startswith('step')): raise OSError(errno.ENOSPC, 'No space left on device')
@@ -360,7 +358,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, unbroken, name):
         patch.setattr(os, 'replace', full)
         with pytest.raises(OSError, match='No space left'): start(tmp_path/'run', steps=30, save_every=10)
     assert torch.load(checkpoint, weights_only=True)['step'] == 10 and not leftovers(tmp_path/'run')
-    assert numbers(resume(tmp_path/'run')) == unbroken == numbers(kept)
+    assert numbers(resume(tmp_path/'run')) == unbroken
 
 
 def test_a_disk_that_is_full(tmp_path):
