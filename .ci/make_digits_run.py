@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from ddpm_course.checkpoints import load_config, save_json
 from ddpm_course.plots import save_whole
 
@@ -23,7 +23,7 @@ def ship(run: Path) -> None:
     config['train']['out'] = None
     save_json(config, TARGET/'config.json')
     half = {k: v.half() for k, v in load_file(run/'ema.safetensors').items()}
-    save_whole(TARGET/'ema.safetensors', lambda part: save_file(half, part))
+    save_whole(TARGET/'ema.safetensors', lambda part: part.write_bytes(save(half)))
 
 
 if __name__ == '__main__':

@@ -6,27 +6,27 @@
 __all__ = ['FORMAT', 'save_weights', 'load_weights', 'check_tensors', 'describe_reverse', 'restore_reverse', 'save_json',
            'load_config', 'run_folder', 'restore_model', 'load_run']
 
-# %% ../nbs/lib/checkpoints.ipynb #399f24d7
-import json
+# %% ../nbs/lib/checkpoints.ipynb #b9a675ea
+import json, os
 from importlib.resources import files
 from pathlib import Path
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from .plots import save_whole
 from .schedules import NoiseSchedule
 from .reverse import Reverse
 from .unet import UNet
 
-# %% ../nbs/lib/checkpoints.ipynb #e977b223
+# %% ../nbs/lib/checkpoints.ipynb #fefcf59b
 def save_weights(
     model: nn.Module,   # anything with a state dict
     path: str | Path,   # ends in .safetensors
 ) -> None:
     "Write a model's state dict, whole or not at all."
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_whole(path, lambda part: save_file(tensors, part))
+    save_whole(path, lambda part: part.write_bytes(save(tensors)))
 
 # %% ../nbs/lib/checkpoints.ipynb #98bbf5a5
 def load_weights(
@@ -60,27 +60,29 @@ def describe_reverse(reverse: Reverse) -> dict:
     settings = {k: getattr(reverse, k) for k in ('predict', 'variance', 'clip', 'sigma_1')}
     return settings | {'beta': ' '.join(map(repr, reverse.schedule.beta[1:].tolist()))}
 
-# %% ../nbs/lib/checkpoints.ipynb #d97dc8ee
+# %% ../nbs/lib/checkpoints.ipynb #20668ffd
 def restore_reverse(described: dict) -> Reverse:
     "The inverse of describe_reverse."
     settings = {k: v for k, v in described.items() if k != 'beta'}
     beta = torch.tensor([float(b) for b in described['beta'].split()], dtype=torch.float64)
-    return Reverse(NoiseSchedule(beta), **settings)
+    try: return Reverse(NoiseSchedule(beta), **settings)
+    except TypeError as error: raise ValueError(f'the reverse process in config.json is not one of this ddpm-course ({error})') from error
 
-# %% ../nbs/lib/checkpoints.ipynb #76f8ac99
+# %% ../nbs/lib/checkpoints.ipynb #22940681
 def save_json(value: dict, path: str | Path) -> None:
     "Write plain data, indented, whole or not at all."
-    save_whole(path, lambda part: part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'))
+    save_whole(path, lambda part: part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath) + '\n', encoding='utf-8'))
 
-# %% ../nbs/lib/checkpoints.ipynb #88157f8a
+# %% ../nbs/lib/checkpoints.ipynb #4396550e
 def load_config(folder: str | Path) -> dict:
     "config.json of a run folder. ValueError if there is none, or it is broken, or from a newer version of this package."
     path = Path(folder)/'config.json'
     try: config = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError: raise ValueError(f'{folder} is not a run folder: it has no config.json') from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f'{path} cannot be read ({error})') from error
-    if not isinstance(config, dict) or 'format' not in config: raise ValueError(f'{path} is not a config of ddpm-course')
+    if not isinstance(config, dict) or not isinstance(config.get('format'), int): raise ValueError(f'{path} is not a config of ddpm-course')
     if config['format'] > FORMAT: raise ValueError(f'{path} has format {config["format"]}, this ddpm-course reads up to {FORMAT}; update the package')
+    if missing := sorted({'model', 'reverse', 'data', 'train'} - config.keys()): raise ValueError(f'{path} is not a whole config: it lacks {missing[0]}')
     return config
 
 # %% ../nbs/lib/checkpoints.ipynb #19c84a01
@@ -92,11 +94,12 @@ def run_folder(
     if str(run) == 'digits': return Path(str(files('ddpm_course')/'assets'/'digits_run'))
     raise ValueError(f'no run folder at {run}; train one with ddpm_train, or say digits for the run that ships with this package')
 
-# %% ../nbs/lib/checkpoints.ipynb #7676a950
+# %% ../nbs/lib/checkpoints.ipynb #78af5a1f
 def restore_model(config: dict) -> UNet:
     "A fresh UNet with a run's shape. ValueError if the run's network was no UNet."
     if config.get('model') is None: raise ValueError('this run trained a network of its own kind: build it yourself and call load_weights')
-    return UNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()})
+    try: return UNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()})
+    except TypeError as error: raise ValueError(f'the model in config.json is not one of this ddpm-course ({error})') from error
 
 # %% ../nbs/lib/checkpoints.ipynb #e0d2ddde
 def load_run(

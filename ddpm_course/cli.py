@@ -30,10 +30,11 @@ def draw_samples(
     save_grid(x, Path(folder)/'samples.png')
     save_gif(frames, Path(folder)/'denoising.gif', columns=4)
 
-# %% ../nbs/lib/cli.ipynb #7b481174
+# %% ../nbs/lib/cli.ipynb #1ede778a
 def in_one_line(program: str, work, args: list[str] | None) -> None:
     "Run work(args); print what a person can mend as `program: …` and exit with 2, or 130 after Ctrl-C."
     try: work(args)
+    except MemoryError: fail(program, 'not enough memory; try a smaller size or batch', 2)
     except (ValueError, OSError, RuntimeError) as error: fail(program, ' '.join(str(error).split()) or type(error).__name__, 2)
     except KeyboardInterrupt as error: fail(program, str(error) or 'stopped', 130)
 
@@ -102,13 +103,14 @@ def run_training(args: list[str] | None) -> None:
     else: folder = start_training(TrainConfig(**options))
     print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #a4daae88
+# %% ../nbs/lib/cli.ipynb #fad0de69
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
     from ddpm_course.data import load_data
-    from ddpm_course.training import build, check_config, new_run_folder, train
+    from ddpm_course.training import build, check_config, new_run_folder, pick_device, train
     from ddpm_course.unet import count_parameters
     check_config(config)
+    pick_device(config.device)  # before a folder is made
     data = load_data(config.data, config.size)
     model, reverse = build(config, data.shape)
     config = dataclasses.replace(config, out=str(new_run_folder(config.out, data.name)))

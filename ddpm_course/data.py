@@ -100,7 +100,7 @@ def load_folder(
     if len(shapes) > 1: raise ValueError(f'the pictures in {folder} have {len(shapes)} different shapes; say which size to make them, for example size=64')
     return ImageSet(to_tensor(pictures), name=str(folder))
 
-# %% ../nbs/lib/data.ipynb #43708f0e
+# %% ../nbs/lib/data.ipynb #879fc9a4
 def open_picture(
     path: Path,        # the file
     size: int | None,  # as for fit
@@ -108,7 +108,8 @@ def open_picture(
     "One picture, fitted. ValueError naming the file if it cannot be read."
     try:
         with Image.open(path) as picture: return fit(picture, size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's readers raise nearly everything on damaged files
+        if isinstance(error, MemoryError): raise
         raise ValueError(f'cannot read the picture {path} ({error}); mend it or take it out of the folder') from error
 
 # %% ../nbs/lib/data.ipynb #93f867b2
@@ -120,7 +121,7 @@ def default_root() -> Path:
     "Where downloaded sets are kept: $DDPM_DATA, or ddpm_course in the user's cache folder."
     return Path(os.environ.get('DDPM_DATA') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'ddpm_course')
 
-# %% ../nbs/lib/data.ipynb #638a8e33
+# %% ../nbs/lib/data.ipynb #c55634c0
 def unpack_debian_fashion(
     root: Path,                    # torchvision's root; the files go to root/FashionMNIST/raw
     source: Path = DEBIAN_FASHION, # Debian's folder of four .gz files
@@ -132,8 +133,10 @@ def unpack_debian_fashion(
         if target.exists(): continue
         raw.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f'.part{os.getpid()}')
-        with gzip.open(packed) as f, open(part, 'wb') as g: shutil.copyfileobj(f, g)
-        part.replace(target)
+        try:
+            with gzip.open(packed) as f, open(part, 'wb') as g: shutil.copyfileobj(f, g)
+            part.replace(target)
+        finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/lib/data.ipynb #860a6dda
 def open_torchvision(name, root):
@@ -147,7 +150,7 @@ def open_torchvision(name, root):
     if name == 'flowers102': return tv.Flowers102(root, split='train', download=True)
     return tv.StanfordCars(root, split='train', download=False)  # its server is gone: files must be there already
 
-# %% ../nbs/lib/data.ipynb #75f7ab52
+# %% ../nbs/lib/data.ipynb #9b5b2c40
 def load_torchvision(
     name: str,                # one of DATA_NAMES but 'digits'
     size: int | None = None,  # pixels a side; None keeps the set's own shape
@@ -157,8 +160,8 @@ def load_torchvision(
     root = Path(root or default_root())
     if size is None and name in ('flowers102', 'stanford-cars'): raise ValueError(f'the pictures of {name} have many shapes; say which size to make them, for example size=64')
     try: dataset = open_torchvision(name, root)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f'{name} is not under {root} and could not be downloaded ({error}); go online once, or put the files there') from error
+    except (OSError, RuntimeError, EOFError, ImportError) as error:
+        raise ValueError(f'{name} is not under {root} and could not be downloaded ({error}); put the files there, or let them be downloaded where there is a network') from error
     if hasattr(dataset, 'data') and size in (None, dataset.data.shape[1]):
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

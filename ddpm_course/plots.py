@@ -93,15 +93,13 @@ def good_scale(x: Tensor) -> int:
     "How much to enlarge pictures of this size so that a person can see them."
     return max(1, 48//x.shape[-1])
 
-# %% ../nbs/lib/plots.ipynb #3d24b040
+# %% ../nbs/lib/plots.ipynb #ad09dcaf
 def save_whole(path: str | Path, write) -> None:
     "Call write(temporary path) and rename it to path: the file is there whole, or not at all."
     path = Path(path)
     part = path.with_name(f'.{path.stem}.part{os.getpid()}{path.suffix}')
     try:
         write(part)
-        umask = os.umask(0); os.umask(umask)
-        part.chmod(0o666 & ~umask)  # some writers make private files
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
@@ -142,30 +140,30 @@ def close_figure(fig) -> None:
     "Forget a figure that has been written to a file."
     plt.close(fig)
 
-# %% ../nbs/lib/plots.ipynb #90f08346
+# %% ../nbs/lib/plots.ipynb #7183a53f
 class LossBar:
     "Iterate over steps with fastprogress, showing the loss."
     def __init__(self, steps: range):
         from fastprogress import fastprogress as fp
-        self.start, self.total, self.shown = steps.start, steps.stop, 0
-        self.notebook = getattr(fp, 'IN_NOTEBOOK', False)
+        self.steps, self.drawn, self.notebook = steps, 0, getattr(fp, 'IN_NOTEBOOK', False)
         if self.notebook: self.bar = fp.master_bar(steps)
-        elif sys.stdout.isatty(): self.bar = fp.progress_bar(steps)
-        else: self.bar = steps
+        else: self.bar = fp.progress_bar(steps) if sys.stdout.isatty() else steps
 
-    def __iter__(self): return iter(self.bar)
+    def __iter__(self):
+        yield from self.bar
+        if self.bar is not self.steps and not self.notebook: print()  # fastprogress leaves the cursor behind the bar
 
     def report(self, losses: list[float]):
         "Show the mean of the last 25 losses, and in a notebook about thirty times the curve so far."
-        main = getattr(self.bar, 'main_bar', self.bar)
-        if main is not self.bar or hasattr(main, 'comment'): main.comment = f'loss {sum(losses[-25:])/len(losses[-25:]):.4f}'
-        if self.notebook and (len(losses) - self.shown)*30 >= self.total - self.start or len(losses) == self.total:
-            self.shown = len(losses)
-            if self.notebook: self.draw(losses)
+        if self.bar is self.steps: return
+        getattr(self.bar, 'main_bar', self.bar).comment = f'loss {sum(losses[-25:])/len(losses[-25:]):.4f}'
+        due = (len(losses) - self.drawn)*30 >= len(self.steps) or len(losses) == self.steps.stop
+        if self.notebook and due: self.draw(losses)
 
     def draw(self, losses):
         "Update the plot with means over short stretches."
+        self.drawn = len(losses)
         width = max(1, len(losses)//100)
         means = [sum(losses[i:i + width])/width for i in range(0, len(losses) - width + 1, width)]
         self.bar.names = ['loss']
-        self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.total], figsize=(5, 3))
+        self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.steps.stop], figsize=(5, 3))

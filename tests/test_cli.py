@@ -2,9 +2,9 @@
 import dataclasses
 import shutil
 import sys
+from pathlib import Path
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny import OPTIONS, no_file_longer_than, numbers, shell, start
 from ddpm_course.checkpoints import load_run
@@ -130,7 +130,7 @@ def test_a_grid_of_samples(tiny_run, capsys, tmp_path):
     model, reverse, _ = load_run(tiny_run)
     x = ddim_sample(reverse, model, (5, 1, 8, 8), 7, seeds=[3, 4, 5, 6, 7])
     assert np.array_equal(grid, image_grid(x, 2, 6)) and grid.shape == ((3*9 + 1)*6, (2*9 + 1)*6)
-    assert sorted(files(tmp_path/'cwd'/'singles')) == sorted(map(type(tmp_path), [f'{i:05d}.png' for i in range(5)]))
+    assert sorted(files(tmp_path/'cwd'/'singles')) == sorted(Path(f'{i:05d}.png') for i in range(5))
     for i in range(5):
         with Image.open(f'singles/{i:05d}.png') as one: assert (one.mode, one.size) == ('L', (8, 8)) and np.array_equal(one, image_grid(x[[i]], gap=0))
     out, err = capsys.readouterr()
@@ -148,16 +148,17 @@ def test_what_changes_the_samples(tiny_run):
 
 
 @pytest.mark.parametrize('eta', [0, 1])
-def test_sample_i_does_not_depend_on_n(tiny_run, tmp_path, eta):
+def test_sample_i_does_not_depend_on_n(tiny_run, eta):
     for n, seed in ((6, 0), (2, 4)): sample(tiny_run, '--n', n, '--seed', seed, '--steps', 5, '--eta', eta, '--pngs', f'{n}')
-    many, few = files(tmp_path/'cwd'/'6'), files(tmp_path/'cwd'/'2')
-    assert [few[k] for k in sorted(few)] == [many[k] for k in sorted(many)][4:]
+    many, few = (np.stack([np.asarray(Image.open(p), dtype=int) for p in sorted(Path(n).iterdir())]) for n in '62')
+    assert abs(many[4:] - few).max() <= 1 and abs(many[:2] - few).max() > 50
 
 
 def test_batches_do_not_matter(tiny_run):
     model, reverse, _ = load_run(tiny_run)
     options = type('', (), dict(n=7, seed=2, steps=4, eta=0.5))
-    assert torch.equal(sample_batches(model, reverse, (1, 8, 8), options, batch=3), sample_batches(model, reverse, (1, 8, 8), options))
+    a, b = (sample_batches(model, reverse, (1, 8, 8), options, batch=n) for n in (3, 7))
+    assert a.shape == b.shape == (7, 1, 8, 8) and (a - b).abs().max() < 1e-3
 
 
 def test_the_folders_of_the_output_are_made(tiny_run):
@@ -174,7 +175,7 @@ def test_sampling_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     before = files(tmp_path/'cwd')
     complaint(capsys, ddpm_sample, tiny_run, '--n', 1, '--steps', 2, *words.split())
     after = files(tmp_path/'cwd')
-    after.pop(type(tmp_path)('samples.png') if '--pngs' in words else None, None)  # the grid itself may have been written
+    after.pop(Path('samples.png') if '--pngs' in words else None, None)  # the grid itself may have been written
     assert after == before
 
 

@@ -99,7 +99,7 @@ def test_pictures_with_titles():
     figure = show_images(floats(levels(5, 3, 4, 4)), list('abcde'), columns=3, suptitle='five')
     assert [ax.get_title() for ax in figure.axes] == [*'abcde', ''] and len(figure.axes[0].images) == 1
     k = levels(1, 4, 6)
-    assert np.array_equal(show_image(floats(k), 't = 3').images[0].get_array(), k[0])
+    assert np.array_equal(np.asarray(show_image(floats(k), 't = 3').images[0].get_array()), k[0])
 
 
 def test_without_a_terminal_the_bar_is_silent(capsys):
