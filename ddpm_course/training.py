@@ -8,8 +8,8 @@ __all__ = ['SCHEDULES', 'Draw', 'NetworkConfig', 'TrainConfig', 'check_config', 
            'train_step', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses', 'load_checkpoint',
            'ask_to_stop', 'run_steps', 'check_losses', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #0c065793
-import copy, csv, dataclasses, math, signal, threading
+# %% ../nbs/07_training.ipynb #f1a957a8
+import copy, csv, dataclasses, io, math, shlex, signal, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +62,14 @@ class TrainConfig(NetworkConfig):
     device: str = 'auto'        # 'cpu', 'cuda', 'mps', or 'auto' for the best there is
     save_every: int = 500       # steps between checkpoints
 
-# %% ../nbs/07_training.ipynb #1418cca8
+# %% ../nbs/07_training.ipynb #11de5b16
 def check_config(config: TrainConfig) -> None:
     "Raise ValueError naming the first setting that cannot be."
     for name in ('steps', 'batch', 'save_every', 'T', 'layers'):
         if (value := getattr(config, name)) < 1: raise ValueError(f'{name} must be at least 1, got {value}')
     for name in ('lr', 'clip_norm'):
         if not (value := getattr(config, name)) > 0: raise ValueError(f'{name} must be above 0, got {value}')
+    if not config.weight_decay >= 0: raise ValueError(f'weight_decay must be at least 0, got {config.weight_decay}')
     for name in ('ema', 'dropout'):
         if not 0 <= (value := getattr(config, name)) < 1: raise ValueError(f'{name} must lie in [0, 1), got {value}')
     check_choice('schedule', config.schedule, tuple(SCHEDULES))
@@ -220,7 +221,7 @@ def train_step(trainer: Trainer) -> Tensor:
     trainer.ema.update(trainer.model, trainer.step)
     return loss.detach()
 
-# %% ../nbs/07_training.ipynb #c0fd3e7d
+# %% ../nbs/07_training.ipynb #82970523
 def new_run_folder(
     out: str | Path | None,  # where to; None makes runs/<name>-1, runs/<name>-2, …
     name: str,               # of the data
@@ -228,7 +229,8 @@ def new_run_folder(
     "An empty folder for a run. ValueError if `out` already holds something."
     if out is None:
         stem = Path(name).name or 'run'
-        taken = [int(p.name.rsplit('-', 1)[1]) for p in Path('runs').glob(f'{stem}-*') if p.name.rsplit('-', 1)[1].isdigit()]
+        numbers = [p.name.removeprefix(f'{stem}-') for p in Path('runs').glob('*') if p.name.startswith(f'{stem}-')]
+        taken = [int(n) for n in numbers if n.isdecimal()]
         out = Path('runs')/f'{stem}-{max(taken, default=0) + 1}'
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -244,13 +246,14 @@ def describe_run(trainer: Trainer) -> dict:
                 data=dict(name=trainer.data.name, shape=trainer.data.shape, levels=trainer.data.levels, count=len(trainer.data)),
                 train=dataclasses.asdict(trainer.config))
 
-# %% ../nbs/07_training.ipynb #746c99b9
+# %% ../nbs/07_training.ipynb #fdc06649
 def save_checkpoint(trainer: Trainer, folder: Path, keep: int = 2) -> None:
     "Everything that resume needs, in checkpoints/step_XXXXXXX.pt; then weights and losses; the last `keep` checkpoints stay."
     (folder/'checkpoints').mkdir(exist_ok=True)
     state = dict(format=FORMAT, step=trainer.step, losses=torch.tensor(trainer.losses, dtype=torch.float64), model=trainer.model.state_dict(),
                  ema=trainer.ema.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict())
-    save_whole(folder/'checkpoints'/f'step_{trainer.step:07d}.pt', lambda part: torch.save(state, part))
+    torch.save(state, buffer := io.BytesIO())  # so that a full disk is an OSError that says so
+    save_whole(folder/'checkpoints'/f'step_{trainer.step:07d}.pt', lambda part: part.write_bytes(buffer.getbuffer()))
     save_weights(trainer.model, folder/'model.safetensors')
     save_weights(trainer.ema.model, folder/'ema.safetensors')
     save_losses(trainer, folder)
@@ -267,13 +270,15 @@ def save_losses(trainer: Trainer, folder: Path) -> None:
     save_whole(folder/'losses.png', lambda part: ax.figure.savefig(part, dpi=120))
     close_figure(ax.figure)
 
-# %% ../nbs/07_training.ipynb #b6513c1d
+# %% ../nbs/07_training.ipynb #dfcf664a
 def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     "Put the newest checkpoint of a run into the trainer. ValueError if there is none, or it is broken or another network's."
     paths = sorted((folder/'checkpoints').glob('step_*.pt'))
     if not paths: raise ValueError(f'{folder} has no checkpoint to go on from; it ended before its first save')
     try: state = torch.load(paths[-1], map_location='cpu', weights_only=True)
-    except Exception as error: raise ValueError(f'{paths[-1]} is not a whole checkpoint ({str(error).splitlines()[0]}); delete it to go on from the one before') from error
+    except Exception as error: raise ValueError(f'{paths[-1]} is not a whole checkpoint ({(str(error).splitlines() or [type(error).__name__])[0]}); delete it to go on from the one before') from error
+    if not isinstance(state, dict) or not {'model', 'ema', 'optimizer', 'scaler', 'step', 'losses'} <= state.keys():
+        raise ValueError(f'{paths[-1]} is not a checkpoint of ddpm-course; delete it to go on from the one before')
     check_tensors(trainer.model.state_dict(), state['model'], paths[-1])
     trainer.model.load_state_dict(state['model'])
     trainer.ema.model.load_state_dict(state['ema'])
@@ -294,7 +299,7 @@ def ask_to_stop():
     try: yield stop
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/07_training.ipynb #83459e7b
+# %% ../nbs/07_training.ipynb #428d8ee1
 def run_steps(trainer: Trainer, folder: Path, every: int = 20) -> None:
     "Train to the end, reporting and saving on the way. Ctrl-C saves first. RuntimeError if the loss is no longer a number."
     config, new = trainer.config, []
@@ -302,14 +307,15 @@ def run_steps(trainer: Trainer, folder: Path, every: int = 20) -> None:
     with ask_to_stop() as stop:
         for _ in bar:
             new.append(train_step(trainer))
-            done = trainer.step == config.steps or stop.is_set()
+            halt = stop.is_set()  # asked once: what comes later waits for the next step
+            done = trainer.step == config.steps or halt
             if trainer.step % every and trainer.step % config.save_every and not done: continue
             trainer.losses += torch.stack(new).tolist()
             new = []
             check_losses(trainer, folder)
             bar.report(trainer.losses)
             if trainer.step % config.save_every == 0 or done: save_checkpoint(trainer, folder)
-            if stop.is_set(): raise KeyboardInterrupt(f'stopped at step {trainer.step} of {config.steps}; all is saved in {folder}')
+            if halt: raise KeyboardInterrupt(f'stopped at step {trainer.step} of {config.steps}, all is saved; go on with: ddpm_train --resume {shlex.quote(str(folder))}')
 
 # %% ../nbs/07_training.ipynb #4cc69baf
 def check_losses(trainer: Trainer, folder: Path) -> None:
@@ -342,7 +348,7 @@ def train(
     save_json(describe_run(trainer), folder/'config.json')
     return finish(trainer, folder, draw)
 
-# %% ../nbs/07_training.ipynb #2eaee20e
+# %% ../nbs/07_training.ipynb #562acd16
 def resume(
     folder: str | Path,            # a run folder
     data: ImageSet | None = None,  # the same pictures as before; loaded by name when None
@@ -350,7 +356,8 @@ def resume(
 ) -> Path:                         # the run folder
     "Go on from the newest checkpoint as if nothing had happened. ValueError if the run or the data do not fit."
     folder, config = Path(folder), load_config(folder)
-    settings = TrainConfig(**config['train'])
+    try: settings = TrainConfig(**config['train'])
+    except TypeError as error: raise ValueError(f'{folder}/config.json has settings that this ddpm-course does not know ({error})') from error
     data = load_data(settings.data, settings.size) if data is None else data
     if [list(data.shape), len(data)] != [list(config['data']['shape']), config['data']['count']]:
         raise ValueError(f'{folder} was trained on {config["data"]["count"]} pictures of shape {tuple(config["data"]["shape"])}, not on {len(data)} of {data.shape}')
