@@ -59,7 +59,7 @@ TRAIN_EXAMPLES = """examples:
   ddpm_train --data ~/Pictures/cats --size 64 --flips --steps 100000 --lr 2e-4 --ema 0.9999
   ddpm_train --resume runs/digits-1                 go on after Ctrl-C or a crash, as if nothing had happened"""
 
-# %% ../nbs/lib/cli.ipynb #081860a5
+# %% ../nbs/lib/cli.ipynb #058a97aa
 OPTIONS = dict(
     data=f'one of {", ".join(DATA_NAMES)}, or a folder of pictures, searched with its subfolders',
     size='pixels a side: pictures are resized and centre-cropped to it (default: as they are)',
@@ -70,9 +70,10 @@ OPTIONS = dict(
     precision='auto, fp32, bf16 or fp16', device='auto, cpu, cuda, cuda:1, mps …', save_every='steps between checkpoints',
     T='steps of the noise schedule', schedule='cosine, linear or sigmoid', predict=f'{", ".join(PREDICTIONS)}',
     variance=f'{", ".join(VARIANCES)}', widths='channels of each level, for example --widths 64 128 256 (default: by size)',
+    attention_at='levels with attention, 0 is full size, for example --attention-at 1 2 (default: by size)',
     layers='residual blocks a level', dropout='inside the residual blocks')
 
-# %% ../nbs/lib/cli.ipynb #5777489b
+# %% ../nbs/lib/cli.ipynb #58a671d8
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
@@ -81,9 +82,9 @@ def train_parser() -> OneLineParser:
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):
         default = '' if field.default is None or field.name == 'flips' else f' (default: {field.default})'
-        kind = {'size': int, 'out': str, 'widths': int}.get(field.name, type(field.default))
+        kind = {'size': int, 'out': str, 'widths': int, 'attention_at': int}.get(field.name, type(field.default))
         extra = dict(action='store_true') if field.name == 'flips' else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
-        if field.name == 'widths': extra['nargs'] = '+'
+        if field.name in ('widths', 'attention_at'): extra['nargs'] = '*'
         parser.add_argument('--' + field.name.replace('_', '-'), dest=field.name, help=OPTIONS[field.name] + default, **extra)
     return parser
 

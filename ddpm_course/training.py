@@ -28,7 +28,7 @@ from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, 
 # %% ../nbs/07_training.ipynb #9d92c45c
 SCHEDULES = {'cosine': cosine_schedule, 'linear': linear_schedule, 'sigmoid': sigmoid_schedule}
 
-# %% ../nbs/07_training.ipynb #0808e00d
+# %% ../nbs/07_training.ipynb #13eb819c
 @dataclass
 class NetworkConfig:
     "What is to be learned, and by what network."
@@ -37,10 +37,11 @@ class NetworkConfig:
     predict: str = 'eps'        # 'eps', 'x0', 'v' or 'mu'
     variance: str = 'beta_tilde'  # 'beta', 'beta_tilde', 'learned_range' or 'learned'
     widths: tuple[int, ...] | None = None  # of the U-Net's levels; None suits the size of the pictures
+    attention_at: tuple[int, ...] | None = None  # levels with attention, 0 = full size; None suits the size of the pictures
     layers: int = 1             # residual blocks a level
     dropout: float = 0.0        # inside the residual blocks
 
-# %% ../nbs/07_training.ipynb #1d1651f2
+# %% ../nbs/07_training.ipynb #9ff2750d
 @dataclass
 class TrainConfig(NetworkConfig):
     "All there is to choose about a training run. The shell's options and the notebooks build this same record."
@@ -48,7 +49,7 @@ class TrainConfig(NetworkConfig):
     size: int | None = None     # pixels a side; None keeps the set's own
     out: str | None = None      # run folder; None makes a new one under runs/
     seed: int = 0               # fixes weights, order, t and noise
-    steps: int = 1200           # optimiser steps
+    steps: int = 1600           # optimiser steps
     batch: int = 128            # pictures a step
     lr: float = 2e-3            # peak learning rate of AdamW
     warmup: int = 100           # steps over which it rises from 0
@@ -82,17 +83,18 @@ def default_widths(side: int) -> tuple[int, ...]:
     "Widths for pictures of this many pixels a side: another level for every doubling above 8."
     return (32, 64, 64, 128, 128, 256)[:max(2, min(6, int(math.log2(max(side, 1))) - 1))]
 
-# %% ../nbs/07_training.ipynb #0f546db7
+# %% ../nbs/07_training.ipynb #ff21dd07
 def build(
     config: TrainConfig,          # what to build
     shape: tuple[int, int, int],  # of one picture, (C, H, W)
 ) -> tuple[UNet, Reverse]:        # a fresh network, seeded, and its reverse process
-    "The network and the reverse process that a config describes. Attention sits where pictures are 4 to 16 pixels a side."
+    "The network and the reverse process that a config describes. Left to itself, attention sits where pictures are 8 to 16 pixels a side."
     check_config(config)
     C, side = shape[0], min(shape[1:])
     reverse = Reverse(SCHEDULES[config.schedule](config.T), config.predict, config.variance)
     widths = tuple(config.widths or default_widths(side))
-    attention = tuple(i for i in range(len(widths)) if side//2**i <= 16 and i > 0)
+    suited = tuple(i for i in range(1, len(widths)) if 8 <= side//2**i <= 16)
+    attention = suited if config.attention_at is None else tuple(config.attention_at)
     torch.manual_seed(config.seed)
     model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout)
     if side < 2**(len(widths) - 1): raise ValueError(f'pictures of {side} pixels a side are too small for {len(widths)} levels; choose fewer widths or a size of at least {2**(len(widths) - 1)}')
