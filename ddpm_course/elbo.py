@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['DECODERS', 'bits_per_dim', 'prior_bits', 'decoder_nll', 'vlb_term', 'vlb_column', 'stratified_steps', 'vlb_terms']
 
-# %% ../nbs/04_elbo.ipynb #91c3acd4
+# %% ../nbs/04_elbo.ipynb #cee10de1
 import math
 import torch
 from torch import Tensor
 from .gaussians import discretized_log_prob, normal_kl, normal_log_prob
-from .schedules import at, broadcast, steps_like
+from .schedules import steps_like
 from .forward import q_posterior, q_sample
 from .reverse import Reverse, check_choice
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'Draw', 'NetworkConfig', 'TrainConfig', 'check_config', 'default_widths', 'build', 'learning_rate', 'EMA',
-           'step_generator', 'batch_indices', 'pick_device', 'pick_dtype', 'Trainer', 'draw_batch', 'training_loss',
-           'train_step', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses', 'load_checkpoint',
-           'ask_to_stop', 'run_steps', 'check_losses', 'finish', 'train', 'resume']
+           'step_generator', 'batch_indices', 'pick_device', 'cpu_has', 'pick_dtype', 'Trainer', 'draw_batch',
+           'training_loss', 'train_step', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses',
+           'load_checkpoint', 'ask_to_stop', 'run_steps', 'check_losses', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #f1a957a8
+# %% ../nbs/07_training.ipynb #d363cc9f
 import copy, csv, dataclasses, io, math, shlex, signal, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable
 import torch
 from torch import Tensor, nn
-from .schedules import NoiseSchedule, cosine_schedule, linear_schedule, sigmoid_schedule
+from .schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from .reverse import Reverse, check_choice
 from .losses import UniformSteps, hybrid_loss, simple_loss
 from .unet import UNet
@@ -156,19 +156,26 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error: raise ValueError(f'no device {device!r} here ({str(error).splitlines()[0]}); try auto or cpu') from None
     return torch.device(device)
 
-# %% ../nbs/07_training.ipynb #ea5b050d
+# %% ../nbs/07_training.ipynb #fc77a1dc
+def cpu_has(
+    feature: str,  # 'amx_tile' or 'avx512_bf16'
+) -> bool:
+    "Whether this CPU has the instructions, as far as PyTorch can tell."
+    return getattr(torch.cpu, f'_is_{feature}_supported', lambda: False)()
+
+# %% ../nbs/07_training.ipynb #a345eb59
 def pick_dtype(
     precision: str,        # 'auto', 'fp32', 'bf16' or 'fp16'
     device: torch.device,  # where the network runs
 ) -> torch.dtype:
-    "The type of the network's arithmetic. 'auto': bf16 on GPUs that have it (fp16 on older ones) and on CPUs with AMX, else fp32."
+    "The type of the network's arithmetic. 'auto': bf16 on GPUs and CPUs with instructions for it, fp16 on older GPUs, else fp32."
     named = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
     if precision != 'auto': return named[precision]
     if device.type == 'cuda': return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    amx = device.type == 'cpu' and getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
-    return torch.bfloat16 if amx else torch.float32
+    bf16 = device.type == 'cpu' and (cpu_has('amx_tile') or cpu_has('avx512_bf16'))
+    return torch.bfloat16 if bf16 else torch.float32
 
-# %% ../nbs/07_training.ipynb #b4a7c3ae
+# %% ../nbs/07_training.ipynb #cc11e228
 class Trainer:
     "Everything that a training run carries from one step to the next."
     def __init__(self,
@@ -181,7 +188,8 @@ class Trainer:
         self.device = pick_device(config.device)
         self.dtype = pick_dtype(config.precision, self.device)
         self.model, self.reverse = model.to(self.device).train(), reverse.to(self.device)
-        if self.dtype == torch.bfloat16 or self.device.type == 'cuda': self.model.to(memory_format=torch.channels_last)
+        tiles = self.device.type == 'cpu' and self.dtype == torch.bfloat16 and cpu_has('amx_tile')
+        if tiles or self.device.type == 'cuda': self.model.to(memory_format=torch.channels_last)  # elsewhere it is slower
         self.ema = EMA(self.model, config.ema)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
