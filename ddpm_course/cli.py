@@ -73,7 +73,7 @@ OPTIONS = dict(
     attention_at='levels with attention, 0 is full size, for example --attention-at 1 2 (default: by size)',
     layers='residual blocks a level', dropout='inside the residual blocks')
 
-# %% ../nbs/lib/cli.ipynb #58a671d8
+# %% ../nbs/lib/cli.ipynb #c198666f
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
@@ -84,7 +84,7 @@ def train_parser() -> OneLineParser:
         default = '' if field.default is None or field.name == 'flips' else f' (default: {field.default})'
         kind = {'size': int, 'out': str, 'widths': int, 'attention_at': int}.get(field.name, type(field.default))
         extra = dict(action='store_true') if field.name == 'flips' else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
-        if field.name in ('widths', 'attention_at'): extra['nargs'] = '*'
+        if field.name in ('widths', 'attention_at'): extra['nargs'] = '+' if field.name == 'widths' else '*'
         parser.add_argument('--' + field.name.replace('_', '-'), dest=field.name, help=OPTIONS[field.name] + default, **extra)
     return parser
 

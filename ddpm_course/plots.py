@@ -140,7 +140,7 @@ def close_figure(fig) -> None:
     "Forget a figure that has been written to a file."
     plt.close(fig)
 
-# %% ../nbs/lib/plots.ipynb #7183a53f
+# %% ../nbs/lib/plots.ipynb #72172274
 class LossBar:
     "Iterate over steps with fastprogress, showing the loss."
     def __init__(self, steps: range):
@@ -165,5 +165,5 @@ class LossBar:
         self.drawn = len(losses)
         width = max(1, len(losses)//100)
         means = [sum(losses[i:i + width])/width for i in range(0, len(losses) - width + 1, width)]
-        self.bar.names = ['loss']
+        self.bar.names = ['loss against training step']  # fastprogress clears the labels of the axes at each update
         self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.steps.stop], figsize=(5, 3))

@@ -27,7 +27,7 @@ def test_gap_of_the_bound_for_gaussian_data(T, variance, sigma_1, gaps):
     exact = (0.5*math.log(2*math.pi) + 0.5*x0**2).mean(1)
     gap = terms['total']*math.log(2) - exact
     error = 4*gap.std()/len(gap)**0.5
-    assert abs(gap.mean() - gaps[T]) < error + 1e-3 and error < 0.05
+    assert abs(gap.mean() - gaps[T]) < error + 1e-3 and error < 0.08
 
 
 def test_one_point_costs_nothing_on_the_way():
