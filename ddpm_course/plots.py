@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'colored_axes', 'show_image', 'show_images', 'image_grid', 'good_scale', 'save_whole', 'save_grid',
-           'save_gif', 'plot_losses', 'close_figure', 'LossBar']
+           'save_gif', 'plot_losses', 'close_figure', 'plot_ledger', 'with_bar', 'LossBar']
 
 # %% ../nbs/lib/plots.ipynb #ac7078dd
 import os, sys
@@ -139,6 +139,34 @@ def plot_losses(
 def close_figure(fig) -> None:
     "Forget a figure that has been written to a file."
     plt.close(fig)
+
+# %% ../nbs/lib/plots.ipynb #86077d73
+def plot_ledger(
+    costs: Tensor,                # L_{t-1} at t = 1..T, bits/dim, (T,)
+    errors: Tensor | None = None, # standard error of each, (T,)
+    ax=None,                      # axes; new ones when None
+    label: str = '',              # for the legend
+    color: str = COLORS['model'],
+):
+    "Cost against step, both on logarithmic axes, with a band of two standard errors. Costs below 1e-9 are drawn there."
+    ax = ax or colored_axes('step t', r'$L_{t-1}$ (bits/dim)', 'What each step costs')
+    t, costs = torch.arange(1, len(costs) + 1), costs.detach().cpu().double().clamp(min=1e-9)
+    ax.loglog(t, costs, color=color, label=label or None)
+    if errors is not None:
+        errors = errors.detach().cpu().double().nan_to_num()
+        ax.fill_between(t, (costs - 2*errors).clamp(min=1e-9), costs + 2*errors, color=color, alpha=0.25, linewidth=0)
+    if label: ax.legend(frameon=False)
+    return ax
+
+# %% ../nbs/lib/plots.ipynb #c44ca502
+def with_bar(
+    items: list,        # what to go through
+    show: bool = True,  # False: no bar
+):                      # something to iterate over
+    "The items, behind fastprogress's bar if somebody is looking: a notebook, or a terminal."
+    from fastprogress import fastprogress as fp
+    watched = getattr(fp, 'IN_NOTEBOOK', False) or sys.stdout.isatty()
+    return fp.progress_bar(items) if show and watched else items
 
 # %% ../nbs/lib/plots.ipynb #72172274
 class LossBar:

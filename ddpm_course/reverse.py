@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PREDICTIONS', 'VARIANCES', 'check_choice', 'prediction_to_x0', 'x0_to_prediction', 'convert', 'fixed_log_variance',
            'reverse_log_variance', 'split_output', 'ReverseSettings', 'reverse_gaussian', 'reverse_draw', 'Reverse',
-           'Oracle', 'GaussianOracle', 'MixtureOracle', 'mixture_responsibilities', 'DatasetOracle']
+           'Oracle', 'GaussianOracle', 'MixtureOracle', 'mixture_responsibilities', 'gaussian_x0_variance',
+           'mixture_x0_variance', 'WithVariance', 'step_log_variance', 'place_in_range', 'DatasetOracle']
 
 # %% ../nbs/03_reverse.ipynb #ca5ff96d
 import torch
@@ -119,7 +120,7 @@ def split_output(
     output = output.to(torch.promote_types(xt.dtype, torch.float32))
     return output.chunk(2, dim=1) if parts == 2 else (output, None)
 
-# %% ../nbs/03_reverse.ipynb #285c95a6
+# %% ../nbs/03_reverse.ipynb #fcc2da13
 class ReverseSettings:
     "The choices that turn a network's output into a Gaussian. ValueError, listing the choices, for one that does not exist."
     def __init__(self,
@@ -141,6 +142,10 @@ class ReverseSettings:
     def to(self, device):
         "A copy whose schedule lives on another device."
         return type(self)(self.schedule.to(device), self.predict, self.variance, self.clip, self.sigma_1)
+
+    def unclipped(self):
+        "A copy that does not clip, as training on the bound needs it: where x̂_0 is clipped, no gradient passes."
+        return type(self)(self.schedule, self.predict, self.variance, False, self.sigma_1)
 
 # %% ../nbs/03_reverse.ipynb #2a90b453
 def reverse_gaussian(
@@ -194,7 +199,7 @@ class Reverse(ReverseSettings):
         "Draw x_{t-1} from p_θ(x_{t-1} | x_t), shape and dtype of xt; no noise is added at t = 1."
         return reverse_draw(self.mean_variance(model, xt, t), xt, t, noise)
 
-# %% ../nbs/03_reverse.ipynb #ca47df5d
+# %% ../nbs/03_reverse.ipynb #2859996b
 class Oracle:
     "An exact denoiser: E[x_0 | x_t] in float64, answered as ε, x_0, v or μ̃. Usable wherever a model is."
     def __init__(self, schedule: NoiseSchedule, predict: str = 'eps'):
@@ -203,11 +208,13 @@ class Oracle:
 
     def x0(self, xt, t): raise NotImplementedError('a subclass says what E[x_0 | x_t] is')
 
+    def x0_variance(self, xt, t): raise NotImplementedError('a subclass says what Var[x_0 | x_t] is')
+
     def __call__(self, xt, t):
         "The exact prediction at x_t, shape and dtype of xt. t in 1..T, one for all or int64 (B,)."
         return x0_to_prediction(self.schedule, self.x0(xt, t), xt.double(), t, self.predict).to(xt.dtype)
 
-# %% ../nbs/03_reverse.ipynb #944d1806
+# %% ../nbs/03_reverse.ipynb #7b3bd817
 class GaussianOracle(Oracle):
     "The exact denoiser for data from N(mean, cov)."
     def __init__(self,
@@ -231,7 +238,9 @@ class GaussianOracle(Oracle):
         moved = gain*seen if self.U is None else ((seen @ self.U)*gain) @ self.U.mT
         return self.mean + moved.reshape(xt.shape)
 
-# %% ../nbs/03_reverse.ipynb #0dca88ec
+    def x0_variance(self, xt, t): return gaussian_x0_variance(self, xt, steps_like(t, xt, self.schedule.T))
+
+# %% ../nbs/03_reverse.ipynb #090f96d0
 class MixtureOracle(Oracle):
     "The exact denoiser for data from Σ_k w_k·N(m_k, s_k²·I)."
     def __init__(self,
@@ -241,8 +250,7 @@ class MixtureOracle(Oracle):
         weights: Tensor | None = None,  # w_k, (K,), positive; equal when None
         predict: str = 'eps',           # what to answer with: 'eps', 'x0', 'v' or 'mu'
     ):
-        super().__init__(schedule, predict)
-        K = len(means)
+        super().__init__(schedule, predict); K = len(means)
         weights = torch.ones(K) if weights is None else weights
         if weights.shape != (K,) or (weights <= 0).any(): raise ValueError(f'weights must be {K} positive numbers, one for each component')
         self.means, self.log_weights = means.double(), (weights.double()/weights.sum()).log()
@@ -259,6 +267,8 @@ class MixtureOracle(Oracle):
         "p(component | x_t), (B, K), rows sum to 1."
         return mixture_responsibilities(self, xt, steps_like(t, xt, self.schedule.T))
 
+    def x0_variance(self, xt, t): return mixture_x0_variance(self, xt, steps_like(t, xt, self.schedule.T))
+
 # %% ../nbs/03_reverse.ipynb #3a43a8d9
 def mixture_responsibilities(
     oracle: MixtureOracle,  # the mixture
@@ -271,6 +281,65 @@ def mixture_responsibilities(
     variance = alpha_bar*oracle.variance + 1 - alpha_bar
     square = (x**2).sum(1, keepdim=True) - 2*alpha_bar.sqrt()*(x @ m.T) + alpha_bar*(m**2).sum(1)
     return torch.softmax(oracle.log_weights - 0.5*square/variance - 0.5*x.shape[1]*variance.log(), dim=1)
+
+# %% ../nbs/03_reverse.ipynb #aa62a052
+def gaussian_x0_variance(
+    oracle: GaussianOracle,  # the Gaussian
+    xt: Tensor,              # x_t, (B, ...)
+    t: Tensor,               # steps in 1..T, int64, (B,)
+) -> Tensor:                 # Var[x_0 | x_t] of each coordinate, shape of xt, float64
+    "λ(1-ᾱ)/(ᾱλ + 1-ᾱ) along each eigenvector, turned back to coordinates; the same whatever x_t is."
+    alpha_bar = at(oracle.schedule.alpha_bar, t)[:, None]
+    left = oracle.eigenvalues*(1 - alpha_bar) / (alpha_bar*oracle.eigenvalues + 1 - alpha_bar)
+    if oracle.U is not None: left = left @ (oracle.U**2).mT
+    return left.expand(-1, xt[0].numel()).reshape(xt.shape)
+
+# %% ../nbs/03_reverse.ipynb #8dd9f006
+def mixture_x0_variance(
+    oracle: MixtureOracle,  # the mixture
+    xt: Tensor,             # x_t, (B, ...)
+    t: Tensor,              # steps in 1..T, int64, (B,)
+) -> Tensor:                # Var[x_0 | x_t] of each coordinate, shape of xt, float64
+    "Variance within the components plus variance between them."
+    alpha_bar, x, m = at(oracle.schedule.alpha_bar, t)[:, None], xt.double().flatten(1), oracle.means.flatten(1)
+    total = alpha_bar*oracle.variance + 1 - alpha_bar
+    gain, r = alpha_bar.sqrt()*oracle.variance/total, oracle.responsibilities(xt, t)
+    keep = 1 - gain*alpha_bar.sqrt()
+    sums = lambda w: w.sum(1, keepdim=True)
+    square = (r*keep**2) @ m**2 + 2*x*((r*keep*gain) @ m) + x**2*sums(r*gain**2)
+    mean = (r*keep) @ m + x*sums(r*gain)
+    return (sums(r*oracle.variance*(1 - alpha_bar)/total) + square - mean**2).clamp(min=0).reshape(xt.shape)
+
+# %% ../nbs/03_reverse.ipynb #0fa0b594
+class WithVariance:
+    "An oracle that also answers with the exact log Var[x_{t-1} | x_t] of each coordinate, as a network with a learned variance would."
+    def __init__(self,
+        oracle: Oracle,           # any of the exact denoisers
+        reverse: ReverseSettings, # its variance is 'learned' or 'learned_range'; ValueError otherwise
+    ):
+        if reverse.parts != 2: raise ValueError(f"WithVariance needs a Reverse with variance 'learned' or 'learned_range', got {reverse.variance!r}")
+        self.oracle, self.reverse = oracle, reverse
+
+    def __call__(self, xt, t):
+        "The prediction, then the log-variance (or its place in the range), (B, 2·C, ...), dtype of xt."
+        log_variance = step_log_variance(self.oracle, xt, steps_like(t, xt, self.oracle.schedule.T))
+        if self.reverse.variance == 'learned_range': log_variance = place_in_range(self.reverse, log_variance, xt, t)
+        return torch.cat([self.oracle(xt, t), log_variance.to(xt.dtype)], 1)
+
+# %% ../nbs/03_reverse.ipynb #d391f005
+def step_log_variance(oracle: Oracle, xt: Tensor, t: Tensor) -> Tensor:
+    "log Var[x_{t-1} | x_t] = log(β̃_t + A_t²·Var[x_0 | x_t]) of each coordinate, shape of xt, float64; floored at log 1e-20."
+    weight_0, known = posterior_coefficients(oracle.schedule, t)[0], posterior_variance(oracle.schedule, t)
+    x = xt.double()
+    return (broadcast(known, x) + broadcast(weight_0**2, x)*oracle.x0_variance(xt, t)).clamp(min=1e-20).log()
+
+# %% ../nbs/03_reverse.ipynb #98ffe91d
+def place_in_range(reverse: ReverseSettings, log_variance: Tensor, xt: Tensor, t: Tensor | int) -> Tensor:
+    "The output o that makes 'learned_range' arrive at this log-variance, shape of xt; 0 where the range is a single point (T = 1)."
+    t, like = steps_like(t, xt, reverse.schedule.T), log_variance
+    low = broadcast(fixed_log_variance(reverse.schedule, t, 'beta_tilde', reverse.sigma_1), like)
+    width = broadcast(at(reverse.schedule.beta, t).log(), like) - low
+    return torch.where(width == 0, 0., 2*(log_variance - low)/width.masked_fill(width == 0, 1.) - 1)
 
 # %% ../nbs/03_reverse.ipynb #1345f8da
 class DatasetOracle(MixtureOracle):
