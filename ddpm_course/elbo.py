@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DECODERS', 'bits_per_dim', 'prior_bits', 'decoder_nll', 'vlb_term', 'vlb_rows', 'strata_widths', 'stratified_steps',
-           'widen', 'RunningMean', 'vlb_block', 'collect_draws', 'vlb_terms', 'check_ledger', 'mean_and_error',
-           'summary', 'rate_distortion', 'gaussian_steps', 'gaussian_terms']
+           'widen', 'RunningMean', 'vlb_block', 'collect_draws', 'check_ledger', 'vlb_terms', 'mean_and_error',
+           'summary', 'gaussian_steps', 'gaussian_terms', 'rate_distortion']
 
 # %% ../nbs/04_elbo.ipynb #08afc0ec
 import math
@@ -152,6 +152,14 @@ def collect_draws(reverse, model, x0, levels, decoder, steps, draws, rows, gener
         total.add((torch.cat([b for b, _ in found], 1)*width).sum(1))
     return bits, errors, total, width
 
+# %% ../nbs/04_elbo.ipynb #2e0625ef
+def check_ledger(x0: Tensor, draws: int, rows: int, decoder: str) -> None:
+    "ValueError for an empty batch, for draws or rows below 1, for an unknown decoder and for data that are not floats."
+    check_choice('decoder', decoder, DECODERS)
+    if not x0.is_floating_point(): raise ValueError(f'x0 must be floats in [-1, 1], got {x0.dtype}; ImageSet.floats() or to_float make them')
+    for name, value in (('draws', draws), ('rows', rows), ('the number of pictures', len(x0))):
+        if value < 1: raise ValueError(f'{name} must be at least 1, got {value}')
+
 # %% ../nbs/04_elbo.ipynb #e2d65eb0
 def vlb_terms(
     reverse: Reverse,           # p_θ, with its schedule
@@ -175,14 +183,6 @@ def vlb_terms(
              'L_t_error': error[:, 1:], 'L_0_error': error[:, 0], 'total_error': total.error(), 'x0_mse': mse}
     return {name: value.to(L_T.dtype) for name, value in terms.items()}
 
-# %% ../nbs/04_elbo.ipynb #2e0625ef
-def check_ledger(x0: Tensor, draws: int, rows: int, decoder: str) -> None:
-    "ValueError for an empty batch, for draws or rows below 1, for an unknown decoder and for data that are not floats."
-    check_choice('decoder', decoder, DECODERS)
-    if not x0.is_floating_point(): raise ValueError(f'x0 must be floats in [-1, 1], got {x0.dtype}; ImageSet.floats() or to_float make them')
-    for name, value in (('draws', draws), ('rows', rows), ('the number of pictures', len(x0))):
-        if value < 1: raise ValueError(f'{name} must be at least 1, got {value}')
-
 # %% ../nbs/04_elbo.ipynb #ffbd4b77
 def mean_and_error(
     values: Tensor,           # one row for each picture, (B, ...)
@@ -197,15 +197,6 @@ def summary(
     "The ledger in four lines."
     rows = {'L_T': terms['L_T'], f"L_1 … L_{terms['L_t'].shape[1]}": terms['L_t'].sum(1), 'L_0': terms['L_0'], 'total': terms['total']}
     return {name: tuple(v.item() for v in mean_and_error(value)) for name, value in rows.items()}
-
-# %% ../nbs/04_elbo.ipynb #f3e03866
-def rate_distortion(
-    terms: dict[str, Tensor],   # of vlb_terms
-) -> tuple[Tensor, Tensor]:     # rate in bits/dim and root-mean-square error in grey levels of 0..255, each (T+1,)
-    "What has been paid once x_t has arrived, and how far x̂_0(x_t) is from the picture; entry 0: all is paid, nothing is wrong. Ho et al. 2020, section 4.3."
-    costs = torch.cat([terms['L_0'][:, None], terms['L_t'], terms['L_T'][:, None]], 1).double().mean(0)
-    wrong = terms['x0_mse'].double().mean(0).sqrt()*127.5
-    return costs.flip(0).cumsum(0).flip(0), torch.cat([wrong.new_zeros(1), wrong])
 
 # %% ../nbs/04_elbo.ipynb #713533e3
 def gaussian_steps(reverse: Reverse, variance: Tensor) -> Tensor:
@@ -233,3 +224,12 @@ def gaussian_terms(
     L_T = 0.5*(a*(lam + m**2 - 1) - torch.log1p(-a)).mean()
     nats = {'L_T': L_T, 'L_t': steps[1:], 'L_0': steps[0], 'total': L_T + steps.sum(), 'entropy': 0.5*(2*math.pi*math.e*lam).log().mean()}
     return {name: value/math.log(2) for name, value in (nats | {'gap': nats['total'] - nats['entropy']}).items()}
+
+# %% ../nbs/04_elbo.ipynb #f3e03866
+def rate_distortion(
+    terms: dict[str, Tensor],   # of vlb_terms
+) -> tuple[Tensor, Tensor]:     # rate in bits/dim and root-mean-square error in grey levels of 0..255, each (T+1,)
+    "What has been paid once x_t has arrived, and how far x̂_0(x_t) is from the picture; entry 0: all is paid, nothing is wrong. Ho et al. 2020, section 4.3."
+    costs = torch.cat([terms['L_0'][:, None], terms['L_t'], terms['L_T'][:, None]], 1).double().mean(0)
+    wrong = terms['x0_mse'].double().mean(0).sqrt()*127.5
+    return costs.flip(0).cumsum(0).flip(0), torch.cat([wrong.new_zeros(1), wrong])

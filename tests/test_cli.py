@@ -1,16 +1,19 @@
-"The course as a tool: what the two commands write, and one plain line for every mistake."
+"The course as a tool: what the three commands write, and one plain line for every mistake."
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import OPTIONS, no_file_longer_than, numbers, shell, start
-from ddpm_course.checkpoints import load_run
-from ddpm_course.cli import ddpm_sample, ddpm_train, sample_batches
-from ddpm_course.data import DATA_NAMES
+from ddpm_course.checkpoints import load_config, load_run, save_json
+from ddpm_course.cli import ddpm_eval, ddpm_sample, ddpm_train, sample_batches
+from ddpm_course.data import DATA_NAMES, DEBIAN_FASHION, ImageSet, hold_out, load_digits
 from ddpm_course.ddim import ddim_sample
+from ddpm_course.elbo import vlb_terms
 from ddpm_course.plots import image_grid
 from ddpm_course.training import TrainConfig
 
@@ -38,14 +41,16 @@ def complaint(capsys, command, *args):
 @pytest.mark.parametrize('words', ['--data imagenet', '--size 0', '--size -1', '--size x', '--size 1', '--size 1000000000', '--steps 0', '--steps -5', '--steps abc', '--steps 1.5', '--batch 0', '--T 0',
                                    '--T 3 --schedule linear', '--lr 0', '--lr nan', '--lr x', '--ema 1', '--dropout 1', '--weight-decay -1', '--save-every 0', '--clip-norm 0', '--schedule even',
                                    '--decay slow', '--loss cosine', '--precision fp8', '--device abacus', '--predict noise', '--variance none', '--widths 12', '--widths 0', '--widths 8 x', '--widths',
-                                   '--layers 0', '--seed 99999999999999999999', '--nonsense', 'stray', '--resume nowhere', '--resume'])
+                                   '--layers 0', '--holdout 1797', '--holdout -1', '--holdout x', '--objective elbo', '--objective hybrid', '--objective simple --variance learned', '--weighting p2',
+                                   '--weighting snr --objective vlb', '--draw-t never', '--seed 99999999999999999999', '--nonsense', 'stray', '--resume nowhere', '--resume'])
 def test_training_options_that_cannot_be(capsys, tmp_path, words):
     complaint(capsys, ddpm_train, *words.split())
     assert not files(tmp_path/'cwd'), 'a mistake leaves nothing behind'
 
 
 @pytest.mark.parametrize('words, expected', [('--steps abc', '--steps'), ('--size 0', 'size'), ('--device abacus', 'abacus'), ('--schedule even', 'cosine'), ('--data imagenet', ', '.join(DATA_NAMES)),
-                                             ('--resume nowhere', 'nowhere'), ('--T 3 --schedule linear', 'cosine'), ('--widths 12', '12'), ('--size 1000000000', 'memory')])
+                                             ('--resume nowhere', 'nowhere'), ('--T 3 --schedule linear', 'cosine'), ('--widths 12', '12'), ('--size 1000000000', 'memory'),
+                                             ('--holdout 1797', '0..1796'), ('--objective simple --variance learned', 'hybrid or vlb'), ('--draw-t never', 'uniform, importance'), ('--weighting p2', 'min_snr')])
 def test_the_line_says_what_to_mend(capsys, words, expected): assert expected in complaint(capsys, ddpm_train, *words.split())
 
 
@@ -107,7 +112,8 @@ def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr('ddpm_course.cli.start_training', lambda config: seen.append(config) or tiny_run)
     wanted = TrainConfig(T=7, schedule='linear', predict='v', variance='beta', widths=[8, 16], attention_at=[0, 1], layers=2, dropout=0.1, data='x', size=9, out='o', seed=3, steps=4, batch=5, lr=0.5, warmup=6,
-                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8)
+                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, holdout=9,
+                         objective='vlb', weighting='snr', draw_t='importance')
     words = []
     for field in dataclasses.fields(TrainConfig):
         value = getattr(wanted, field.name)
@@ -195,25 +201,174 @@ def test_runs_that_cannot_be_sampled(capsys, tiny_copy, tmp_path):
     assert not files(tmp_path/'cwd')
 
 
-# Both
+# ddpm_eval
+
+def evaluate(capsys, run, *args):
+    "What ddpm_eval prints, and the four means and errors in it."
+    capsys.readouterr()
+    ddpm_eval([str(run), '--bits', *map(str, args)])
+    out, err = capsys.readouterr()
+    assert not err
+    return out, {name.strip(): (float(mean), float(error)) for name, mean, error in re.findall(r'^(\S.*?) +(-?[\d.]+) +± ([\d.]+|nan)$', out, re.M)}
+
+
+def shuffled(data, n=None): return data.floats(torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:n])
+
+
+def by_hand(run, x0, weights='ema', variance=None, levels=17, **how):
+    model, reverse, _ = load_run(run, weights)
+    reverse.variance = variance or reverse.variance
+    terms = vlb_terms(reverse, model, x0, levels=levels, generator=torch.Generator().manual_seed(how.pop('seed', 0)), **how)
+    rows = {'L_T': terms['L_T'], 'L_1 … L_19': terms['L_t'].sum(1), 'L_0': terms['L_0'], 'total': terms['total']}
+    return {k: (v.mean().item(), v.std().item()/len(v)**0.5) for k, v in rows.items()}
+
+
+def tells(found, expected): return found.keys() == expected.keys() and all(abs(a - b) < 6e-5*max(1, abs(b)) or a != a and b != b for k in found for a, b in zip(found[k], expected[k]))
+
+
+def test_the_ledger_is_that_of_the_library(capsys, tiny_run):
+    out, found = evaluate(capsys, tiny_run, '--n', 30)
+    assert tells(found, by_hand(tiny_run, shuffled(load_digits(), 30))), out
+    assert '30 pictures of 1×8×8 with 17 grey levels' in out and 'T = 20' in out and 'every step' in out and '4.0875' in out and 'bits.png' in out
+    with Image.open('bits.png') as picture: assert picture.format == 'PNG' and picture.width > 300
+    assert [p.name for p in Path('.').iterdir()] == ['bits.png']
+
+
+@pytest.mark.parametrize('args, how', [('--steps 5', dict(steps=4)), ('--steps 20', {}), ('--draws 3', dict(draws=3)), ('--steps 2 --draws 2', dict(steps=1, draws=2)), ('--variance beta', dict(variance='beta')),
+                                       ('--variance beta_tilde', {}), ('--weights model', dict(weights='model')), ('--seed 7', dict(seed=7)), ('--batch 3', dict(rows=3)), ('--device cpu', {})])
+def test_each_option_of_the_ledger(capsys, tiny_run, args, how):
+    x0 = shuffled(load_digits(), 10)
+    out, found = evaluate(capsys, tiny_run, '--n', 10, *args.split())
+    assert tells(found, by_hand(tiny_run, x0, **how)), out
+    if not args.startswith(('--steps 20', '--variance beta_tilde', '--batch', '--device')): assert not tells(found, by_hand(tiny_run, x0))
+    words = {'--steps 5': '5 of 20 steps', '--steps 20': 'every step', '--draws 3': '3 noise draws', '--variance beta': 'variance beta,', '--weights model': 'last weights', '--seed 7': 'seed 7'}
+    assert words.get(args, 'averaged weights' if '--weights' not in args else '') in out
+
+
+def test_all_pictures_unless_told_otherwise(capsys, tiny_run):
+    out, found = evaluate(capsys, tiny_run, '--steps', 2)
+    assert out.startswith('1,797 pictures') and tells(found, by_hand(tiny_run, shuffled(load_digits()), steps=1))
+    assert evaluate(capsys, tiny_run, '--steps', 2, '--n', 5000) == (out, found)
+
+
+def test_one_picture_has_no_error(capsys, tiny_run):
+    out, found = evaluate(capsys, tiny_run, '--n', 1)
+    assert out.startswith('1 picture') and all(error != error for _, error in found.values()) and len(found) == 4
+
+
+def test_pictures_kept_aside_are_measured_first(capsys, tmp_path, tiny_run):
+    assert 'TRAINED on' in evaluate(capsys, tiny_run, '--n', 2)[0]
+    run = start(tmp_path/'run', holdout=25)
+    out, found = evaluate(capsys, run)
+    aside = hold_out(load_digits(), 25)[1]
+    assert out.startswith('25 pictures') and 'kept aside from training' in out and 'TRAINED' not in out and tells(found, by_hand(run, shuffled(aside)))
+    out, found = evaluate(capsys, run, '--n', 10)
+    assert out.startswith('10 pictures') and tells(found, by_hand(run, shuffled(aside, 10)))
+    out, found = evaluate(capsys, run, '--n', 10, '--data', 'digits')
+    assert 'of digits' in out and 'aside' not in out and tells(found, by_hand(run, shuffled(load_digits(), 10)))
+
+
+def test_other_pictures(capsys, tmp_path, tiny_run):
+    (tmp_path/'set').mkdir()
+    array = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    for i in range(4): Image.fromarray(array[i]).save(tmp_path/'set'/f'{i}.png')
+    out, found = evaluate(capsys, tiny_run, '--data', tmp_path/'set')
+    assert '4 pictures' in out and '256 grey levels' in out and str(tmp_path/'set') in out and '8.0000' in out
+    assert tells(found, by_hand(tiny_run, shuffled(ImageSet(torch.from_numpy(array)[:, None])), levels=256))
+
+
+@pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason='Debian: apt install dataset-fashion-mnist')
+def test_the_official_test_part_is_used(capsys, tmp_path, monkeypatch, tiny_copy):
+    "As if the tiny run had been trained on Fashion-MNIST."
+    monkeypatch.setenv('DDPM_DATA', str(tmp_path/'sets'))
+    config = load_config(tiny_copy)
+    save_json(config | {'data': config['data'] | {'shape': [1, 28, 28]}, 'train': config['train'] | {'data': 'fashion-mnist'}}, tiny_copy/'config.json')
+    out, _ = evaluate(capsys, tiny_copy, '--n', 2, '--steps', 3)
+    assert 'of the test part of fashion-mnist' in out and '2 pictures of 1×28×28' in out
+
+
+def test_a_run_from_before_there_was_a_holdout(capsys, tiny_copy):
+    config = load_config(tiny_copy)
+    save_json(config | {'train': {k: v for k, v in config['train'].items() if k != 'holdout'}}, tiny_copy/'config.json')
+    assert 'TRAINED on' in evaluate(capsys, tiny_copy, '--n', 2)[0]
+
+
+def test_the_shipped_run_is_measured(capsys):
+    "Between nothing and what knows nothing; half of the steps costs little precision."
+    out, found = evaluate(capsys, 'digits', '--n', 40, '--steps', 60)
+    assert 1 < found['total'][0] < 4.0875 and found['L_T'][0] < 0.01 and 0 < found['total'][1] < 0.5
+
+
+def test_a_learned_variance_is_measured(capsys, tmp_path):
+    run = start(tmp_path/'run', variance='learned_range', predict='v', steps=1)
+    out, found = evaluate(capsys, run, '--n', 5)
+    assert tells(found, by_hand(run, shuffled(load_digits(), 5))) and 'variance learned_range' in out and 'predicts v' in out
+    for kind in ('beta', 'learned'): assert 'learned_range' in complaint(capsys, ddpm_eval, run, '--bits', '--variance', kind)
+
+
+def test_the_folder_of_the_plot_is_made(capsys, tiny_run):
+    out, _ = evaluate(capsys, tiny_run, '--n', 1, '--steps', 2, '--out', 'a/b/plot.pdf')
+    assert 'a/b/plot.pdf' in out and Path('a/b/plot.pdf').read_bytes().startswith(b'%PDF')
+
+
+@pytest.mark.parametrize('words', ['', '--bits --n 0', '--bits --n -1', '--bits --n x', '--bits --steps 0', '--bits --steps 1', '--bits --steps 21', '--bits --steps x', '--bits --draws 0', '--bits --draws x', '--bits --batch 0',
+                                   '--bits --variance learned', '--bits --variance learned_range', '--bits --variance x', '--bits --weights best', '--bits --data nowhere', '--bits --data wide', '--bits --seed x',
+                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--fid'])
+def test_evaluation_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
+    (tmp_path/'cwd'/'notes.txt').write_text('mine')
+    (tmp_path/'cwd'/'wide').mkdir()
+    Image.new('L', (9, 8)).save(tmp_path/'cwd'/'wide'/'1.png')
+    before = files(tmp_path/'cwd')
+    complaint(capsys, ddpm_eval, tiny_run, *(['--n', '2'] if '--n' not in words else []), *words.split())
+    assert files(tmp_path/'cwd') == before
+
+
+@pytest.mark.parametrize('words, expected', [('', '--bits'), ('--bits --steps 21', '1..20'), ('--bits --steps 1', 'at least 2'), ('--bits --data wide', '(1, 8, 9)'), ('--bits --weights best', 'best.safetensors'),
+                                             ('--bits --variance learned', 'beta or beta_tilde'), ('--bits --draws 0', '--draws'), ('--bits --data nowhere', 'digits')])
+def test_the_line_says_what_to_measure(capsys, tmp_path, tiny_run, words, expected):
+    (tmp_path/'cwd'/'wide').mkdir()
+    Image.new('L', (9, 8)).save(tmp_path/'cwd'/'wide'/'1.png')
+    assert expected in complaint(capsys, ddpm_eval, tiny_run, *words.split())
+
+
+def test_runs_that_cannot_be_measured(capsys, tiny_copy, tmp_path):
+    assert 'RUN' in complaint(capsys, ddpm_eval)
+    assert 'nowhere' in complaint(capsys, ddpm_eval, 'nowhere', '--bits')
+    (tiny_copy/'ema.safetensors').unlink()
+    assert f'{tiny_copy}/ema.safetensors' in complaint(capsys, ddpm_eval, tiny_copy, '--bits')
+    (tiny_copy/'config.json').write_text('{}')
+    assert 'config' in complaint(capsys, ddpm_eval, tiny_copy, '--bits')
+    assert not files(tmp_path/'cwd')
+
+
+def test_a_run_of_one_step(capsys, tmp_path):
+    run = start(tmp_path/'run', T=1, steps=1)
+    for args in ((), ('--steps', 1)):
+        out, found = evaluate(capsys, run, '--n', 3, *args)
+        assert found['total'][0] == pytest.approx(found['L_T'][0] + found['L_0'][0], abs=2e-4)
+
+
+# All three
 
 @pytest.mark.parametrize('command, options', [(ddpm_train, [f.name.replace('_', '-') for f in dataclasses.fields(TrainConfig)] + ['resume']),
-                                              (ddpm_sample, ['n', 'steps', 'eta', 'seed', 'out', 'pngs', 'device'])])
+                                              (ddpm_sample, ['n', 'steps', 'eta', 'seed', 'out', 'pngs', 'device']),
+                                              (ddpm_eval, ['bits', 'n', 'steps', 'draws', 'variance', 'weights', 'data', 'batch', 'seed', 'out', 'device'])])
 def test_help_tells_all(capsys, command, options):
     with pytest.raises(SystemExit) as stop: command(['--help'])
     out, err = capsys.readouterr()
     assert stop.value.code == 0 and not err and all(f'--{o}' in out for o in options)
     words = ' '.join(out.split())
     if command is ddpm_train: assert all(n in words for n in (*DATA_NAMES, 'config.json', 'losses.csv', f'(default: {TrainConfig().steps})', '(default: cosine)'))
-    else: assert 'RUN' in words and '(default: 50)' in words
+    else: assert 'RUN' in words and ('(default: 50)' if command is ddpm_sample else '(default: bits.png)') in words
 
 
 def test_the_installed_commands(tiny_run, tmp_path):
     "As a user starts them: one line for a mistake, no traceback, pictures otherwise."
-    processes = [shell(*c) for c in (['ddpm_train', '--data', 'imagenet'], ['ddpm_sample', 'nowhere'], ['ddpm_train', '--steps', 'abc'], ['ddpm_sample', tiny_run, '--n', '1', '--steps', '1'])]
+    processes = [shell(*c) for c in (['ddpm_train', '--data', 'imagenet'], ['ddpm_sample', 'nowhere'], ['ddpm_eval', tiny_run], ['ddpm_sample', tiny_run, '--n', '1', '--steps', '1'], ['ddpm_eval', tiny_run, '--bits', '--n', '2'])]
     results = [(*p.communicate(timeout=120), p.returncode) for p in processes]
     for out, err, code in results[:3]: assert code == 2 and not out and err.count('\n') == 1 and err.startswith('ddpm_') and 'Traceback' not in err
-    assert results[3][1:] == ('', 0) and (tmp_path/'cwd'/'samples.png').exists()
+    for (_, err, code), file in zip(results[3:], ('samples.png', 'bits.png')): assert (err, code) == ('', 0) and (tmp_path/'cwd'/file).exists()
+    assert 'total' in results[4][0] and '\r' not in results[4][0], 'no bar without a terminal'
 
 
 def test_arguments_come_from_the_shell(monkeypatch, capsys):

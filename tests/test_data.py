@@ -12,7 +12,8 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits as their_digits
 from ddpm_course import data as module
-from ddpm_course.data import DATA_NAMES, DEBIAN_FASHION, ImageSet, load_data, load_digits, load_folder, to_float, to_uint8, unpack_debian_fashion
+from ddpm_course.data import (DATA_NAMES, DEBIAN_FASHION, DINOSAUR, EYE, POINT_SETS, ImageSet, hold_out, load_data, load_digits, load_folder, sample_points, to_float, to_uint8,
+                              unpack_debian_fashion)
 
 rng = np.random.default_rng(0)
 noise = lambda *shape: rng.integers(0, 256, shape, dtype=np.uint8)
@@ -176,6 +177,62 @@ def test_an_image_set_is_what_it_says(images):
     with pytest.raises(ValueError, match='uint8'): ImageSet(images)
 
 
+# Parts of a set
+
+def numbered(n, labels=True):
+    k = torch.arange(n)
+    return ImageSet(k.to(torch.uint8).reshape(n, 1, 1, 1), k*10 if labels else None, 200, 'numbers')
+
+
+@pytest.mark.parametrize('n, kept', [(100, 1), (100, 30), (100, 99), (2, 1)])
+@pytest.mark.parametrize('labels', [True, False])
+def test_what_is_held_out(n, kept, labels):
+    "Fixed, disjoint, complete, shuffled; labels, levels and name go along."
+    before = torch.get_rng_state()
+    rest, aside = hold_out(numbered(n, labels), kept)
+    assert torch.equal(before, torch.get_rng_state()) and (len(rest), len(aside)) == (n - kept, kept)
+    numbers = [part.images.flatten().tolist() for part in (rest, aside)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(n))
+    for part, k in zip((rest, aside), numbers):
+        assert (part.levels, part.name, part.shape) == (200, 'numbers', (1, 1, 1)) and (part.labels.tolist() == [10*i for i in k] if labels else part.labels is None)
+    torch.manual_seed(99)
+    again = [part.images.flatten().tolist() for part in hold_out(numbered(n, labels), kept)]
+    assert again == numbers and (n == 2 or numbers[0] + numbers[1] != list(range(n)))
+
+
+def test_more_held_out_holds_what_was_held_out():
+    few, many = (set(hold_out(numbered(100), k)[1].images.flatten().tolist()) for k in (10, 40))
+    assert few < many
+
+
+def test_nothing_held_out():
+    data = numbered(7)
+    assert hold_out(data, 0) == (data, None)
+
+
+@pytest.mark.parametrize('n', [-1, 7, 8])
+def test_too_much_held_out(n):
+    with pytest.raises(ValueError, match=rf'holdout must lie in 0\.\.6 for 7 pictures, got {n}'): hold_out(numbered(7), n)
+
+
+def test_a_subset():
+    for index in ([3, 0], torch.tensor([3, 0])):
+        part = numbered(5).subset(index)
+        assert part.images.flatten().tolist() == [3, 0] and part.labels.tolist() == [30, 0] and (part.levels, part.name) == (200, 'numbers')
+    assert numbered(5, labels=False).subset([1]).labels is None and torch.equal(numbered(5).subset(slice(2)).floats(), numbered(5).floats([0, 1]))
+
+
+@pytest.mark.parametrize('part', ['valid', 'TEST', None])
+def test_unknown_parts(part):
+    with pytest.raises(ValueError, match="part must be 'train' or 'test'"): load_data('digits', part=part)
+
+
+def test_no_test_part(tmp_path):
+    Image.fromarray(noise(4, 4)).save(tmp_path/'1.png')
+    for name in ('digits', tmp_path, str(tmp_path), 'imagenet'):
+        with pytest.raises(ValueError, match='has no test part of its own; keep pictures aside with holdout'): load_data(name, part='test')
+
+
 def no_network(*args, **kwargs): raise URLError('no route to host')
 
 
@@ -209,13 +266,23 @@ def test_cifar10(tmp_path, monkeypatch):
     assert close(small.images[7].permute(1, 2, 0), triangle(ours.images[7].permute(1, 2, 0).double().numpy(), 16), 1.01)
 
 
+def test_the_test_part_of_cifar10(tmp_path, monkeypatch):
+    folder, rows = tmp_path/'cifar-10-batches-py', noise(3, 3*32*32)
+    folder.mkdir()
+    (folder/'test_batch').write_bytes(pickle.dumps({'data': rows, 'labels': [7, 8, 9]}))
+    (folder/'batches.meta').write_bytes(pickle.dumps({'label_names': list('abcdefghij')}))
+    monkeypatch.setattr(torchvision.datasets.cifar, 'check_integrity', lambda *args: True)
+    ours = load_data('cifar10', root=tmp_path, part='test')
+    assert np.array_equal(ours.images, rows.reshape(3, 3, 32, 32)) and ours.labels.tolist() == [7, 8, 9] and ours.name == 'cifar10'
+
+
 def write_flowers(root):
     "Three pictures; the second and third are for training. Labels count from 1."
     savemat = pytest.importorskip('scipy.io').savemat
     (root/'flowers-102'/'jpg').mkdir(parents=True)
     for i in (1, 2, 3): Image.new('RGB', (20 + i, 30), (80*i, 0, 0)).save(root/'flowers-102'/'jpg'/f'image_{i:05d}.jpg', quality=95)
     savemat(root/'flowers-102'/'imagelabels.mat', {'labels': np.array([[7, 8, 9]], np.uint8)})
-    savemat(root/'flowers-102'/'setid.mat', {'trnid': np.array([[2, 3]], np.uint16), 'valid': np.array([[1]]), 'tstid': np.array([[1]])})
+    savemat(root/'flowers-102'/'setid.mat', {'trnid': np.array([[2, 3]], np.uint16), 'valid': np.array([[1]]), 'tstid': np.array([[1, 1]])})
 
 
 def write_cars(root):
@@ -237,6 +304,13 @@ def test_pictures_of_many_shapes(tmp_path, monkeypatch, name, write):
     assert ours.shape == (3, 10, 10) and ours.labels.tolist() == [7, 8] and ours.labels.dtype == torch.int64
     assert close(ours.images[:, 0].double().mean((1, 2)), [160, 240], 3)
     with pytest.raises(ValueError, match='size'): load_data(name, root=tmp_path)
+
+
+def test_the_test_part_of_flowers(tmp_path, monkeypatch):
+    write_flowers(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.flowers102, 'check_integrity', lambda *args: True)
+    ours = load_data('flowers102', 10, tmp_path, 'test')
+    assert ours.labels.tolist() == [6, 6] and close(ours.images[:, 0].double().mean(), 80, 3)
 
 
 @pytest.mark.parametrize('name', DATA_NAMES[1:])
@@ -273,6 +347,13 @@ def test_fashion_mnist_of_debian(fashion_root, monkeypatch):
     for i in (0, 777, 59_999): assert close(bigger.images[i, 0], triangle(ours.images[i, 0].double().numpy(), 32), 1)
 
 
+def test_the_test_part_of_fashion_mnist(fashion_root, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.mnist, 'download_and_extract_archive', no_network)
+    unzip = lambda name: gzip.decompress((DEBIAN_FASHION/f't10k-{name}-ubyte.gz').read_bytes())
+    ours = load_data('fashion-mnist', root=fashion_root, part='test')
+    assert len(ours) == 10_000 and ours.images.numpy().tobytes() == unzip('images-idx3')[16:] and bytes(ours.labels.tolist()) == unzip('labels-idx1')[8:]
+
+
 def test_half_a_package_unpacks_nothing(tmp_path):
     source = tmp_path/'source'
     source.mkdir()
@@ -288,3 +369,57 @@ def test_where_downloads_go(monkeypatch):
     assert module.default_root() == Path('/cache/ddpm_course')
     monkeypatch.setenv('DDPM_DATA', '/data')
     assert module.default_root() == Path('/data')
+
+
+# Points in the plane
+
+@pytest.mark.parametrize('name', POINT_SETS)
+def test_points(name):
+    before = torch.get_rng_state()
+    a, b, c = (sample_points(name, 2000, generator=torch.Generator().manual_seed(i)) for i in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state()) and torch.equal(a, b) and not torch.equal(a, c)
+    assert a.shape == (2000, 2) and a.dtype == torch.float32 and 0.8 < a.abs().max() < 1.12 and a.mean(0).abs().max() < 0.25
+    assert (a.amax(0) - a.amin(0)).min() > 0.9 and not torch.equal(sample_points(name, 5), sample_points(name, 5)) and sample_points(name, 1).shape == (1, 2)
+
+
+@pytest.mark.parametrize('name', POINT_SETS)
+def test_jitter_is_a_standard_deviation(name):
+    g = lambda: torch.Generator().manual_seed(3)
+    still, moved = (sample_points(name, 20_000, jitter, g()) for jitter in (0., 0.1))
+    assert torch.allclose((moved - still).std(0), torch.tensor([0.1, 0.1]), rtol=0.03) and (moved - still).mean(0).abs().max() < 0.004
+    assert torch.allclose(sample_points(name, 2000, generator=g()), sample_points(name, 2000, 0.02, g()))
+
+
+def test_moons_are_half_circles():
+    x, y = (1.5*sample_points('moons', 10_000, 0., torch.Generator().manual_seed(0)).double()).T
+    upper, lower = (x + 0.5, y + 0.25), (x - 0.5, y - 0.25)
+    on_upper = (upper[0]**2 + upper[1]**2 - 1).abs() + (-upper[1]).clamp(min=0) < 1e-5
+    on_lower = (lower[0]**2 + lower[1]**2 - 1).abs() + lower[1].clamp(min=0) < 1e-5
+    assert (on_upper ^ on_lower).all() and 4800 < on_upper.sum() < 5200
+    angle = torch.atan2(upper[1], upper[0])[on_upper]
+    assert (torch.histc(angle, 10, 0, np.pi)/on_upper.sum()*10 - 1).abs().max() < 0.15
+
+
+def test_the_roll_grows_with_its_angle():
+    x, y = sample_points('swiss_roll', 10_000, 0., torch.Generator().manual_seed(0)).double().T
+    r = (x**2 + y**2).sqrt()
+    angle = 4.5*np.pi*r
+    assert (torch.stack([angle.cos()*r - x, angle.sin()*r - y]).abs().max() < 1e-5) and abs(r.min() - 1/3) < 1e-3 and abs(r.max() - 1) < 1e-3
+
+
+def test_the_dinosaur_is_its_outline_and_an_eye():
+    points = 47*sample_points('dinosaur', 30_000, 0., torch.Generator().manual_seed(0)).double() + torch.tensor([49., 52.])
+    corners, eye = torch.tensor(DINOSAUR).double(), torch.tensor(EYE).double()
+    sides = corners.roll(-1, 0) - corners
+    length = sides.norm(dim=1)
+    share = (((points[:, None] - corners)*sides).sum(2)/length**2).clamp(0, 1)
+    distance, side = (points[:, None] - corners - share[..., None]*sides).norm(dim=2).min(1)
+    in_eye = ((points - eye).norm(dim=1) - 1.2).abs() < 1e-4
+    assert (in_eye | (distance < 1e-4)).all() and abs(in_eye.double().mean() - 1/30) < 0.005
+    found = side[~in_eye].bincount(minlength=len(sides))/(~in_eye).sum()
+    expected = length/length.sum()
+    assert ((found - expected).abs() < 5*(expected/30_000).sqrt()).all(), 'evenly along the outline'
+
+
+def test_an_unknown_curve_lists_the_known():
+    with pytest.raises(ValueError, match="moons, swiss_roll, dinosaur, got 'cat'"): sample_points('cat', 3)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from ddpm_course.plots import COLORS, LossBar, close_figure, colored_axes, good_scale, image_grid, plot_losses, save_gif, save_grid, save_whole, show_image, show_images
+from ddpm_course.plots import (COLORS, LossBar, close_figure, colored_axes, good_scale, image_grid, plot_ledger, plot_losses, save_gif, save_grid, save_whole, show_image, show_images,
+                               with_bar)
 
 levels = lambda *shape: torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
 floats = lambda k: 2*k.float()/255 - 1
@@ -93,6 +94,28 @@ def test_losses_with_their_running_mean(n):
     assert np.allclose(bold.get_ydata(), expected) and bold.get_xdata()[-1] == n
     close_figure(ax.figure)
     assert not plt.get_fignums()
+
+
+def test_the_ledger_is_drawn():
+    "On logarithmic axes, t from 1, with a band of two errors; what is zero lies on the ground, and no error is no band."
+    costs, errors = torch.tensor([2., 0.5, 0.], requires_grad=True), torch.tensor([0.1, 0.3, torch.nan])
+    ax = plot_ledger(costs, errors, label='mine', color=COLORS['data'])
+    line, band = ax.lines[0], ax.collections[0].get_paths()[0].vertices
+    assert (ax.get_xscale(), ax.get_yscale()) == ('log', 'log') and 't' in ax.get_xlabel() and 'bits/dim' in ax.get_ylabel() and ax.get_legend() and line.get_color() == COLORS['data']
+    assert line.get_xdata().tolist() == [1, 2, 3] and np.allclose(line.get_ydata(), [2, 0.5, 1e-9])
+    for t, low, high in ((1, 1.8, 2.2), (2, 1e-9, 1.1), (3, 1e-9, 1e-9)): assert np.allclose([band[band[:, 0] == t, 1].min(), band[band[:, 0] == t, 1].max()], [low, high])
+    assert plot_ledger(torch.ones(3), ax=ax) is ax and len(ax.lines) == 2 and len(ax.collections) == 1
+    assert not plot_ledger(torch.ones(1)).get_legend()
+
+
+def test_a_bar_for_those_who_look(capsys, monkeypatch):
+    assert with_bar([1, 2]) == [1, 2]
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    assert with_bar([1, 2], show=False) == [1, 2] and not capsys.readouterr().out
+    assert list(with_bar([1, 2])) == [1, 2] and '[2/2' in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: False, raising=False)
+    monkeypatch.setattr(fastprogress, 'IN_NOTEBOOK', True)
+    assert with_bar([1, 2]) != [1, 2]
 
 
 def test_pictures_with_titles():

@@ -15,9 +15,10 @@ from tiny import OPTIONS, leftovers, no_file_longer_than, numbers, press_ctrl_c,
 from ddpm_course import training
 from ddpm_course.checkpoints import load_config, save_json
 from ddpm_course.cli import ddpm_train
-from ddpm_course.data import ImageSet, load_digits
+from ddpm_course.data import ImageSet, hold_out, load_digits, to_uint8
+from ddpm_course.losses import hybrid_loss, loss_weight, simple_loss, vlb_loss
 from ddpm_course.plots import LossBar
-from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, draw_batch, learning_rate, new_run_folder, pick_device, pick_dtype,
+from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, check_objective, draw_batch, learning_rate, new_run_folder, pick_device, pick_dtype,
                                   resume, step_generator, train, train_step)
 
 bits = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
@@ -39,9 +40,34 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.parametrize('name, value', [('steps', 0), ('batch', 0), ('batch', -3), ('save_every', 0), ('T', 0), ('layers', 0), ('lr', 0), ('lr', -1.), ('lr', math.nan), ('clip_norm', 0),
                                          ('weight_decay', -1.), ('ema', 1), ('ema', -0.1), ('ema', math.nan), ('dropout', 1), ('dropout', -0.1), ('schedule', 'even'), ('decay', 'slow'),
-                                         ('loss', 'cosine'), ('precision', 'fp8')])
+                                         ('loss', 'cosine'), ('precision', 'fp8'), ('objective', 'elbo'), ('weighting', 'p2'), ('draw_t', 'often')])
 def test_each_setting_is_checked(name, value):
     with pytest.raises(ValueError, match=name): check_config(settings(**{name: value}))
+
+
+@pytest.mark.parametrize('changes, words', [(dict(objective='simple', variance='learned_range'), ['simple', "'learned_range'", 'hybrid or vlb']), (dict(objective='simple', variance='learned'), ["'learned'"]),
+                                            (dict(objective='hybrid', variance='beta'), ['hybrid', "'beta'", 'simple or vlb']), (dict(objective='hybrid'), ["'beta_tilde'"]),
+                                            (dict(objective='vlb', weighting='snr'), ["weighting='snr'", 'vlb']), (dict(variance='learned', weighting='min_snr'), ['min_snr', 'hybrid'])], ids=str)
+def test_objectives_that_do_not_fit(changes, words):
+    for f in (check_config, check_objective):
+        with pytest.raises(ValueError) as error: f(settings(**changes))
+        assert all(w in str(error.value) for w in words)
+
+
+@pytest.mark.parametrize('variance, objective, meant', [('beta', 'auto', 'simple'), ('beta_tilde', 'auto', 'simple'), ('learned_range', 'auto', 'hybrid'), ('learned', 'auto', 'hybrid'), ('beta', 'simple', 'simple'),
+                                                        ('beta', 'vlb', 'vlb'), ('learned', 'vlb', 'vlb'), ('learned', 'hybrid', 'hybrid')])
+def test_objectives_that_fit(variance, objective, meant):
+    config = settings(variance=variance, objective=objective)
+    check_config(config)
+    assert check_objective(config) == meant == trainer(variance=variance, objective=objective).objective
+    if meant == 'simple': check_config(dataclasses.replace(config, weighting='snr'))
+
+
+def test_the_reverse_process_decides_not_the_config():
+    "train(model, reverse, …) with a variance other than the config's."
+    data, config = load_digits(), settings()
+    assert Trainer(*build(settings(variance='learned'), data.shape), data, config).objective == 'hybrid'
+    with pytest.raises(ValueError, match='does not train'): Trainer(*build(settings(variance='learned'), data.shape), data, settings(objective='simple'))
 
 
 @pytest.mark.parametrize('name, value', [('predict', 'noise'), ('variance', 'none'), ('widths', (12,)), ('widths', (0,)), ('T', 3), ('widths', (8,)*5)])
@@ -125,17 +151,17 @@ def test_flips_mirror_about_half(flips):
     images = torch.arange(200*6, dtype=torch.int64).remainder(251).reshape(200, 1, 2, 3).to(torch.uint8)
     data, config = ImageSet(images), settings(flips=flips, batch=200)
     t = Trainer(*build(config, (1, 2, 3)), data, config)
-    x0, steps, noise = draw_batch(t, step_generator(0, 1))
+    x0, steps, weight, noise = draw_batch(t, step_generator(0, 1))
     plain = data.floats(batch_indices(200, 200, 1, 0))
     same, mirrored = (x0 == plain).flatten(1).all(1), (x0 == plain.flip(-1)).flatten(1).all(1)
     assert (same | mirrored).all() and (70 < mirrored.sum() < 130 if flips else same.all())
-    assert 1 <= steps.min() and steps.max() <= 20 and noise.shape == x0.shape and abs(noise.std() - 1) < 0.1
+    assert (weight == 1).all() and 1 <= steps.min() and steps.max() <= 20 and noise.shape == x0.shape and abs(noise.std() - 1) < 0.1
 
 
 def test_a_step_by_hand():
     "One AdamW step on L_simple, written out."
     t = trainer(clip_norm=1e9, lr=0.01, decay='constant', warmup=1)
-    x0, steps, noise = draw_batch(t, step_generator(0, 1))
+    x0, steps, _, noise = draw_batch(t, step_generator(0, 1))
     start_weights, beta = bits(t.model), t.reverse.schedule.beta
     alpha_bar = torch.cumprod(1 - beta, 0)[steps].reshape(-1, 1, 1, 1)
     loss = ((t.model((alpha_bar.sqrt()*x0 + (1 - alpha_bar).sqrt()*noise).float(), steps) - noise)**2).mean()
@@ -147,13 +173,53 @@ def test_a_step_by_hand():
         assert torch.allclose(p[clear], expected[clear], atol=2e-4)
 
 
-@pytest.mark.parametrize('changes', [dict(precision='bf16'), dict(loss='l1'), dict(loss='huber'), dict(variance='learned_range'), dict(predict='v'), dict(predict='x0'), dict(dropout=0.5)], ids=str)
+@pytest.mark.parametrize('changes', [dict(precision='bf16'), dict(loss='l1'), dict(loss='huber'), dict(variance='learned_range'), dict(predict='v'), dict(predict='x0'), dict(dropout=0.5),
+                                     dict(objective='vlb', variance='learned', precision='bf16'), dict(precision='bf16', weighting='min_snr'), dict(T=1), dict(T=1, variance='learned_range', draw_t='importance')], ids=str)
 def test_every_kind_of_training_takes_steps(changes):
     t = trainer(**changes, device='cpu')
     before = bits(t.model)
     losses = [train_step(t) for _ in range(3)]
     assert all(l.isfinite() for l in losses) and not equal(before, bits(t.model)) and not equal(bits(t.model), bits(t.ema.model))
     assert {p.dtype for p in t.model.parameters()} == {torch.float32}
+
+
+OBJECTIVES = [(objective, variance) for objective, variances in (('simple', ('beta', 'beta_tilde')), ('hybrid', ('learned', 'learned_range')), ('vlb', ('beta', 'beta_tilde', 'learned', 'learned_range'))) for variance in variances]
+
+
+@pytest.mark.parametrize('objective, variance', OBJECTIVES)
+@pytest.mark.parametrize('draw_t', ['uniform', 'importance'])
+@pytest.mark.parametrize('predict', ['eps', 'v'])
+def test_the_first_loss_is_that_of_the_objective(objective, variance, draw_t, predict):
+    "On a network that has not been trained, in the words of lesson 05; the pictures have 17 grey levels."
+    t = trainer(objective=objective, variance=variance, draw_t=draw_t, predict=predict, batch=16, device='cpu', precision='fp32')
+    x0, steps, weight, noise = draw_batch(t, step_generator(0, 1))
+    with torch.no_grad(): expected = {'simple': lambda *a, levels: simple_loss(*a), 'hybrid': hybrid_loss, 'vlb': vlb_loss}[objective](t.reverse, t.model, x0, steps, noise, levels=17).mean()
+    before = bits(t.model)
+    losses = [train_step(t) for _ in range(3)]
+    assert (weight == 1).all() and torch.allclose(losses[0], expected, rtol=1e-5) and all(l.isfinite() for l in losses)
+    assert not equal(before, bits(t.model)) and t.sampler.state_dict().keys() == ({'losses', 'counts'} if draw_t == 'importance' else set())
+
+
+@pytest.mark.parametrize('weighting', ['snr', 'min_snr', 'truncated_snr'])
+@pytest.mark.parametrize('predict', ['eps', 'x0', 'v', 'mu'])
+@pytest.mark.parametrize('loss', ['mse', 'l1'])
+def test_the_first_loss_with_a_weighting(weighting, predict, loss):
+    t = trainer(weighting=weighting, predict=predict, loss=loss, precision='fp32', device='cpu')
+    x0, steps, _, noise = draw_batch(t, step_generator(0, 1))
+    with torch.no_grad(): rows = simple_loss(t.reverse, t.model, x0, steps, noise, loss)
+    assert torch.allclose(train_step(t).double(), (rows.double()*loss_weight(t.reverse.schedule, steps, predict, weighting)).mean(), rtol=1e-5)
+
+
+def test_a_step_with_importance():
+    "Once the memory is full: t from its probabilities, the loss weighted, the memory fed with what is not weighted."
+    t = trainer(objective='vlb', draw_t='importance', batch=500, precision='fp32', device='cpu')
+    t.sampler.losses += torch.arange(1., 21)[:, None]; t.sampler.counts += 10
+    x0, steps, weight, noise = draw_batch(t, step_generator(0, 1))
+    assert torch.allclose(weight, 1/(20*(0.999*steps/210 + 0.001/20)).float(), rtol=1e-4) and steps.float().mean() > 12
+    with torch.no_grad(): rows = vlb_loss(t.reverse, t.model, x0, steps, noise, levels=17)
+    assert torch.allclose(train_step(t), (rows*weight).mean(), rtol=1e-5)
+    for step in (5, 20): assert torch.allclose(t.sampler.losses[step - 1].sort().values, rows[steps == step][-10:].sort().values, rtol=1e-4)
+    assert torch.equal(t.sampler.counts, 10 + steps.bincount(minlength=21)[1:])
 
 
 def test_bf16_stays_near_fp32():
@@ -205,7 +271,8 @@ def test_a_network_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match='own kind'): resume(run)
 
 
-@pytest.mark.parametrize('last, changes', [(1, {}), (20, {}), (23, {}), (7, dict(dropout=0.3, variance='learned_range', flips=True)), (7, dict(precision='bf16', device='cpu'))], ids=str)
+@pytest.mark.parametrize('last, changes', [(1, {}), (20, {}), (23, {}), (7, dict(dropout=0.3, variance='learned_range', flips=True)), (7, dict(precision='bf16', device='cpu')),
+                                           (17, dict(T=4, draw_t='importance', objective='vlb', variance='learned')), (9, dict(holdout=1000, objective='vlb'))], ids=str)
 def test_ctrl_c_then_resume(tmp_path, monkeypatch, unbroken, changes, last):
     if changes: unbroken = numbers(start(tmp_path/'unbroken', steps=30, **changes))
     def step(t):
@@ -217,6 +284,67 @@ def test_ctrl_c_then_resume(tmp_path, monkeypatch, unbroken, changes, last):
         with pytest.raises(KeyboardInterrupt, match=f'step {last} of 30') as stop: start(tmp_path/'run', steps=30, **changes)
     assert f'--resume {tmp_path}/run' in str(stop.value) and numbers(tmp_path/'run') != unbroken
     assert resume(tmp_path/'run') == tmp_path/'run' and numbers(tmp_path/'run') == unbroken
+
+
+def test_the_memory_of_importance_sampling_is_in_the_checkpoint(tmp_path):
+    "By step 17 it is full and steers; without it the run goes another way."
+    how = dict(T=4, draw_t='importance', objective='vlb', variance='learned', steps=30)
+    run = start(tmp_path/'run', save_every=17, **how)
+    path = run/'checkpoints'/'step_0000017.pt'
+    (run/'checkpoints'/'step_0000030.pt').unlink()
+    state, whole = torch.load(path, weights_only=True), numbers(run)
+    assert state['sampler']['counts'].min() >= 10 and state['sampler']['losses'].shape == (4, 10) and state['sampler']['losses'].min() != 0
+    shutil.copytree(run, tmp_path/'other')
+    assert numbers(resume(run)) == whole
+    torch.save({k: v for k, v in state.items() if k != 'sampler'}, tmp_path/'other'/'checkpoints'/'step_0000017.pt')
+    assert numbers(resume(tmp_path/'other')) != whole
+
+
+def test_a_run_from_before_there_was_a_choice_of_t(tmp_path, unbroken):
+    "Neither its checkpoint nor its config knows of it."
+    run = start(tmp_path/'run', steps=30, save_every=15)
+    (run/'checkpoints'/'step_0000030.pt').unlink()
+    path, config = run/'checkpoints'/'step_0000015.pt', load_config(run)
+    torch.save({k: v for k, v in torch.load(path, weights_only=True).items() if k != 'sampler'}, path)
+    save_json(config | {'train': {k: v for k, v in config['train'].items() if k not in ('holdout', 'objective', 'weighting', 'draw_t')}}, run/'config.json')
+    assert numbers(resume(run)) == unbroken
+
+
+# Pictures kept aside
+
+def numbered(n):
+    "Pictures that can be told apart."
+    return ImageSet(torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).repeat(1, 1, 2, 2))
+
+
+def seen_in(config, data, steps):
+    t, seen = Trainer(*build(config, data.shape), data, config), set()
+    for t.step in range(steps): seen |= set(to_uint8(draw_batch(t, step_generator(config.seed, t.step + 1))[0])[:, 0, 0, 0].tolist())
+    return seen
+
+
+@pytest.mark.parametrize('holdout, n_seed', [(0, 0), (1, 0), (30, 0), (30, 5), (99, 1)])
+def test_pictures_kept_aside_are_never_seen(holdout, n_seed):
+    data, config = numbered(100), settings(holdout=holdout, seed=n_seed, batch=10)
+    kept = hold_out(data, holdout)[1]
+    kept = set() if kept is None else set(kept.images[:, 0, 0, 0].tolist())
+    assert len(kept) == holdout and seen_in(config, data, 30) == set(range(100)) - kept
+
+
+@pytest.mark.parametrize('holdout', [-1, 1797, 5000])
+def test_something_must_be_left_to_train_on(tmp_path, holdout):
+    with pytest.raises(ValueError, match=r'holdout must lie in 0\.\.1796'): start(tmp_path/'run', holdout=holdout)
+    assert not (tmp_path/'run').exists()
+
+
+def test_a_run_remembers_what_it_kept_aside(tmp_path, tiny_run):
+    how = dict(holdout=200, objective='vlb', draw_t='importance', weighting='none')
+    run = start(tmp_path/'run', **how)
+    config = load_config(run)
+    assert config['data']['count'] == 1797 and {k: config['train'][k] for k in how} == how and load_config(tiny_run)['train']['holdout'] == 0
+    data = load_digits()
+    with pytest.raises(ValueError, match='was trained on 1797'): resume(run, hold_out(data, 200)[0])
+    assert numbers(resume(run, data)) == numbers(run) != numbers(tiny_run)
 
 
 def test_ctrl_c_while_the_bar_is_drawn(tmp_path, monkeypatch, unbroken):
