@@ -107,15 +107,16 @@ def run_training(args: list[str] | None) -> None:
     else: folder = start_training(TrainConfig(**options))
     print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #fad0de69
+# %% ../nbs/lib/cli.ipynb #d04f171c
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
-    from ddpm_course.data import load_data
+    from ddpm_course.data import hold_out, load_data
     from ddpm_course.training import build, check_config, new_run_folder, pick_device, train
     from ddpm_course.unet import count_parameters
     check_config(config)
     pick_device(config.device)  # before a folder is made
     data = load_data(config.data, config.size)
+    hold_out(data, config.holdout)  # before a folder is made
     model, reverse = build(config, data.shape)
     config = dataclasses.replace(config, out=str(new_run_folder(config.out, data.name)))
     print(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
@@ -209,10 +210,11 @@ def ddpm_eval(args: list[str] | None = None) -> None:
     "The shell's ddpm_eval. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_eval', run_evaluation, args)
 
-# %% ../nbs/lib/cli.ipynb #4c79ca7e
+# %% ../nbs/lib/cli.ipynb #981aa942
 def check_eval(options, reverse) -> None:
     "ValueError for options that cannot be, before any work is done."
     if not options.bits: raise ValueError('say what to measure: --bits')
+    if Path(options.out).suffix.lower() not in ('.png', '.pdf', '.svg', '.jpg', '.jpeg'): raise ValueError(f'--out must end in .png, .pdf, .svg or .jpg, got {options.out}')
     for name in ('n', 'draws', 'batch'):
         if (value := getattr(options, name)) is not None and value < 1: raise ValueError(f'--{name} must be at least 1, got {value}')
     if options.steps is not None and not 1 <= options.steps <= reverse.schedule.T: raise ValueError(f'--steps must lie in 1..{reverse.schedule.T}, got {options.steps}')
@@ -233,7 +235,7 @@ def eval_pictures(options, config: dict):
     if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
     return data, origin
 
-# %% ../nbs/lib/cli.ipynb #41a77cb9
+# %% ../nbs/lib/cli.ipynb #3eb94a9a
 def run_evaluation(args: list[str] | None) -> None:
     "Read options, measure, print, plot."
     options = eval_parser().parse_args(args)
@@ -246,7 +248,7 @@ def run_evaluation(args: list[str] | None) -> None:
     data, origin = eval_pictures(options, config)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:options.n]
     if options.variance: reverse.variance = options.variance
-    print(f'{len(chosen):,} pictures of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
+    print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
     print_ledger(measure_bits(model.to(device), reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
 # %% ../nbs/lib/cli.ipynb #74c8b438

@@ -7,12 +7,12 @@ __all__ = ['DECODERS', 'bits_per_dim', 'prior_bits', 'decoder_nll', 'vlb_term', 
            'widen', 'RunningMean', 'vlb_block', 'collect_draws', 'check_ledger', 'vlb_terms', 'mean_and_error',
            'summary', 'gaussian_steps', 'gaussian_terms', 'rate_distortion']
 
-# %% ../nbs/04_elbo.ipynb #08afc0ec
+# %% ../nbs/04_elbo.ipynb #ab5d36d1
 import math
 import torch
 from torch import Tensor
 from .gaussians import discretized_log_prob, normal_kl, normal_log_prob
-from .schedules import steps_like
+from .schedules import broadcast, steps_like
 from .forward import posterior_coefficients, posterior_variance, q_posterior, q_sample
 from .reverse import Reverse, check_choice, fixed_log_variance
 from .plots import with_bar
@@ -50,7 +50,7 @@ def decoder_nll(
     if decoder == 'density': return -normal_log_prob(x0, mean, log_variance)
     return -discretized_log_prob(x0, mean, log_variance, levels)
 
-# %% ../nbs/04_elbo.ipynb #adaaeec6
+# %% ../nbs/04_elbo.ipynb #384b20cd
 def vlb_term(
     reverse: Reverse,          # p_θ
     output: Tensor,            # the model's output at (xt, t)
@@ -66,7 +66,8 @@ def vlb_term(
     mean, _, log_variance = reverse.from_output(output, xt, t)
     true_mean, _, true_log_variance = q_posterior(reverse.schedule, x0, xt, t)
     kl = bits_per_dim(normal_kl(true_mean, true_log_variance, mean, log_variance))
-    nll = bits_per_dim(decoder_nll(x0, mean, log_variance, levels, decoder))
+    last = broadcast((t == 1).to(x0.dtype), x0) > 0  # elsewhere the decoder gets harmless input, lest its gradient be NaN
+    nll = bits_per_dim(decoder_nll(x0, torch.where(last, mean, x0), torch.where(last, log_variance, 0.), levels, decoder))
     return torch.where(t == 1, nll, kl)
 
 # %% ../nbs/04_elbo.ipynb #4b6807f2
@@ -135,8 +136,7 @@ def vlb_block(reverse, model, x0, t, levels, decoder, rows, generator):
     parts = [vlb_rows(reverse, model, *part, levels, decoder) for part in zip(*(v.split(rows) for v in (clean, xt, steps)))]
     return [widen(torch.cat(v)).reshape(t.shape).mT for v in zip(*parts)]
 
-# %% ../nbs/04_elbo.ipynb #c69ef157
-@torch.no_grad()
+# %% ../nbs/04_elbo.ipynb #108b245d
 def collect_draws(reverse, model, x0, levels, decoder, steps, draws, rows, generator, progress):
     "Draw after draw: running means of the bits and of the errors at t = 1 and at the visited steps, (B, S), and of the total without L_T, (B,)."
     B, bits, errors, total = len(x0), RunningMean(), RunningMean(), RunningMean()
@@ -160,7 +160,8 @@ def check_ledger(x0: Tensor, draws: int, rows: int, decoder: str) -> None:
     for name, value in (('draws', draws), ('rows', rows), ('the number of pictures', len(x0))):
         if value < 1: raise ValueError(f'{name} must be at least 1, got {value}')
 
-# %% ../nbs/04_elbo.ipynb #e2d65eb0
+# %% ../nbs/04_elbo.ipynb #33ee9ae0
+@torch.no_grad()
 def vlb_terms(
     reverse: Reverse,           # p_θ, with its schedule
     model,                      # callable model(xt, t)
@@ -181,7 +182,7 @@ def vlb_terms(
     (mean, error), mse = (spread(v) for v in (bits.mean, bits.error())), spread(errors.mean)
     terms = {'L_T': L_T, 'L_t': mean[:, 1:], 'L_0': mean[:, 0], 'total': widen(L_T) + total.mean,
              'L_t_error': error[:, 1:], 'L_0_error': error[:, 0], 'total_error': total.error(), 'x0_mse': mse}
-    return {name: value.to(L_T.dtype) for name, value in terms.items()}
+    return {name: value.to(torch.promote_types(x0.dtype, torch.float32)) for name, value in terms.items()}
 
 # %% ../nbs/04_elbo.ipynb #ffbd4b77
 def mean_and_error(

@@ -112,13 +112,14 @@ def vlb_loss(
     xt = q_sample(reverse.schedule, x0, t, noise)
     return vlb_term(reverse.unclipped(), model(xt, t), x0, xt, t, levels, decoder)
 
-# %% ../nbs/05_simple_loss.ipynb #d534f0af
+# %% ../nbs/05_simple_loss.ipynb #12efe603
 def second_moment_probabilities(
     losses: Tensor,               # losses seen at each t, unweighted, (T, n)
     uniform_share: float = 0.001, # share of draws that stays uniform, so that no step is forgotten
 ) -> Tensor:                      # probability of each t in 1..T, (T,), float64
     "The draw of t with the least variance: p_t in proportion to √E[L_t²]. Nichol and Dhariwal 2021, eq. 18."
     p = losses.double().square().mean(1).sqrt()
+    if not p.any(): return torch.full_like(p, 1/len(p))  # all losses are zero: nothing to prefer
     return (1 - uniform_share)*p/p.sum() + uniform_share/len(p)
 
 # %% ../nbs/05_simple_loss.ipynb #6330fca8

@@ -116,13 +116,14 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('steps', [None, 15])
-def test_memory_does_not_grow_with_T(steps):
-    x0, sizes = pixels(2, 500).float(), []
+@pytest.mark.parametrize('B, rows', [(2, 8), (4, 2)])
+def test_memory_does_not_grow_with_T(steps, B, rows):
+    x0, sizes = pixels(B, 500).float(), []
     for T in (20, 100):
         s = cosine_schedule(T)
-        with Largest() as largest: vlb_terms(Reverse(s), zero, x0, rows=8, steps=steps)
+        with Largest() as largest: vlb_terms(Reverse(s), zero, x0, rows=rows, steps=steps)
         sizes.append(largest.size)
-    assert sizes[0] == sizes[1] == 8*500*8  # a chunk in float64, inside the decoder
+    assert sizes[0] == sizes[1] == max(rows*8, B*4)*500  # a chunk in float64, inside the decoder, or all pictures once
 
 
 def test_a_generator_is_all_the_randomness_there_is():
@@ -144,8 +145,8 @@ def test_one_step_chain_has_no_middle(name, steps, draws):
     assert terms['total'].isfinite().all() and terms['total_error'].isnan().all() == (draws == 1)
 
 
-@pytest.mark.parametrize('how, word', [(dict(draws=0), 'draws'), (dict(rows=0), 'rows'), (dict(draws=-1), 'draws'), (dict(decoder='gauss'), 'decoder'), (dict(steps=0), r'1\.\.19'),
-                                       (dict(steps=20), r'1\.\.19'), (dict(steps=-3), r'1\.\.19'), (dict(x0=torch.zeros(0, 1, 2, 2)), 'pictures'),
+@pytest.mark.parametrize('how, word', [(dict(draws=0), 'draws must'), (dict(rows=0), 'rows must'), (dict(draws=-1), 'draws must'), (dict(decoder='gauss'), 'decoder'), (dict(steps=0), r'1\.\.19'),
+                                       (dict(steps=20), r'1\.\.19'), (dict(steps=-3), r'1\.\.19'), (dict(x0=torch.zeros(0, 1, 2, 2)), 'the number of pictures must be at least 1, got 0'),
                                        (dict(x0=torch.zeros(2, 1, 2, 2, dtype=torch.uint8)), 'uint8'), (dict(x0=torch.zeros(2, 1, 2, 2).long()), 'int64')], ids=str)
 def test_mistakes_are_told_before_any_work(how, word):
     model, x0 = Spy(zero), how.pop('x0', torch.zeros(2, 1, 2, 2))
@@ -196,6 +197,7 @@ def test_the_bar_is_for_those_who_look(capsys, monkeypatch):
     for progress in (True, False): vlb_terms(Reverse(S), zero, torch.zeros(1, 2), progress=progress)
     assert capsys.readouterr() == ('', '')
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    vlb_terms(Reverse(S), zero, torch.zeros(1, 2))
     for progress in (False, True):
         assert not capsys.readouterr().out
         terms = vlb_terms(Reverse(S), zero, torch.zeros(1, 2), progress=progress, draws=3, rows=4, generator=seed())
@@ -237,11 +239,12 @@ def test_the_error_between_pictures_covers_all_chance(steps):
     assert 0.75 < claimed/groups.mean(1).var() < 1.33
 
 
-def test_mean_and_error_of_numbers():
+def test_mean_and_error_of_numbers(recwarn):
     mean, error = mean_and_error(torch.tensor([[1., 0.], [2., 0.], [6., 0.]]))
     assert mean.tolist() == [3, 0] and torch.allclose(error, torch.tensor([7**0.5/3**0.5, 0.]))
+    assert [v.item() for v in mean_and_error(torch.tensor([1., 3.]))] == [2, 1]
     mean, error = mean_and_error(torch.tensor([[1., 5.]]))
-    assert mean.tolist() == [1, 5] and error.isnan().all()
+    assert mean.tolist() == [1, 5] and error.isnan().all() and not recwarn
 
 
 @pytest.mark.parametrize('steps', [1, 3, 10])
@@ -295,6 +298,7 @@ def test_all_steps_unless_told_otherwise():
     t, width = stratified_steps(6, 5, 3)
     assert t.tolist() == [[i]*3 for i in range(2, 7)] and width.tolist() == [1]*5
     for steps in (None, 4): assert stratified_steps(1, steps, 3)[0].shape == (0, 3)
+    assert stratified_steps(6, 3)[0].shape == (3, 1)
     for steps in (0, 6, -1):
         with pytest.raises(ValueError, match=r'1\.\.5.*got'): stratified_steps(6, steps)
 
@@ -369,7 +373,7 @@ def test_beta_is_exact_for_unit_variance():
 
 def test_closed_form_at_the_door():
     with pytest.raises(ValueError, match='clip=False'): gaussian_terms(Reverse(S, variance='beta'), 1.)
-    with pytest.raises(ValueError, match='variance'): gaussian_terms(Reverse(S, variance='learned_range', clip=False), 1.)
+    with pytest.raises(ValueError, match='variance must be one of beta, beta_tilde, learned,'): gaussian_terms(Reverse(S, variance='learned_range', clip=False), 1.)
 
 
 @pytest.mark.parametrize('variance', ['beta', 'beta_tilde', 'learned'])
@@ -464,11 +468,12 @@ def test_gradients_against_differences(variance, predict):
     assert torch.autograd.gradcheck(lambda v: vlb_term(reverse, v, x0, 0.8*x0 + 0.1, t, 17), output.requires_grad_(), rtol=1e-5)
 
 
-def test_vlb_rows_at_the_door():
+def test_terms_at_the_door():
     x = torch.zeros(2, 1, 2, 2)
     for t in (0, 21):
         with pytest.raises(ValueError, match=r'1\.\.20'): vlb_term(Reverse(S), x, x, x, t)
     with pytest.raises(ValueError, match='levels'): vlb_term(Reverse(S), x, x, x, 1, levels=1)
+    with pytest.raises(ValueError, match='decoder must be one of discrete, density'): vlb_term(Reverse(S), x, x, x, 5, decoder='gauss')
     with pytest.raises(ValueError, match='must return shape'): vlb_rows(Reverse(S), lambda x, t: x[:1], x, x, torch.tensor([1, 2]), 256, 'discrete')
 
 
