@@ -241,7 +241,9 @@ def test_nothing_lives_on_a_fixed_device():
     "On the meta device every tensor made on another one would be an error."
     model = UNet(1, widths=(16, 32), layers=1, classes=2, **LIBRARY).to('meta')
     x, t = torch.empty(2, 1, 8, 8, device='meta'), torch.ones(2, dtype=torch.int64, device='meta')
-    assert model(x, t).device.type == 'meta' and model(x, t, t).shape == (2, 1, 8, 8)
+    places = []
+    for part in (model.class_embedding, model.time_embedding.linear_1): part.register_forward_pre_hook(lambda m, given: places.append(given[0].device.type))
+    assert model(x, t).device.type == 'meta' and model(x, t, t).shape == (2, 1, 8, 8) and places == ['meta']*4
 
 
 def test_attention_never_makes_the_table_of_all_pairs():
