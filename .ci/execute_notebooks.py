@@ -40,7 +40,7 @@ def execute(path, flags=frozenset(), timeout=1200):
     old = {cell.id: cell.get('outputs') for cell in nb.cells}
     for cell in nb.cells:
         if cell.cell_type == 'code' and skip.search(cell.source): cell.metadata['tags'] = ['skip-execution']
-    NotebookClient(nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}},
+    NotebookClient(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(path.parent)}},
                    skip_cells_with_tag='skip-execution').execute()
     state = nb.metadata.pop('widgets', {}).get(WIDGET_STATE, {}).get('state', {})
     for cell in nb.cells:

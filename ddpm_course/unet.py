@@ -4,36 +4,43 @@
 
 # %% auto #0
 __all__ = ['sinusoids', 'TimeEmbedding', 'PlainBlock', 'zero', 'PlainResNet', 'ResnetBlock', 'Attention', 'Downsample',
-           'Upsample', 'DownLevel', 'MidLevel', 'UpLevel', 'up_channels', 'check_plan', 'check_picture', 'make_levels',
-           'UNet', 'unet_forward', 'count_parameters']
+           'Upsample', 'run_once', 'run_twice', 'DownLevel', 'MidLevel', 'UpLevel', 'up_channels', 'Details',
+           'check_heads', 'check_groups', 'check_plan', 'check_picture', 'attention_levels', 'make_levels',
+           'make_parts', 'UNet', 'check_labels', 'label_vector', 'unet_forward', 'count_parameters']
 
-# %% ../nbs/06_unet.ipynb #124e435d
+# %% ../nbs/06_unet.ipynb #b68830f1
 import math
+import warnings
+from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-# %% ../nbs/06_unet.ipynb #44245742
+# %% ../nbs/06_unet.ipynb #1a5033f8
 def sinusoids(
-    t: Tensor,  # steps counted from 0, any real numbers, (B,)
-    dim: int,   # length of the answer, even and at least 4
-) -> Tensor:    # [sines, cosines], (B, dim), float32 in [-1, 1]
+    t: Tensor,                # steps counted from 0, any real numbers, (B,)
+    dim: int,                 # length of the answer, even and at least 4
+    cos_first: bool = False,  # [cosines, sines] instead of [sines, cosines]
+    speed_shift: float = 1.,  # the slowest speed is 10000^(-(half - 1)/(half - speed_shift)), with half = dim/2: 1/10000 for 1
+) -> Tensor:                  # [sines, cosines], (B, dim), float32 in [-1, 1]
     "Sines and cosines of t at dim/2 angular speeds from 1 down to 1/10000. Vaswani et al. 2017, as in the DDPM code."
     half = dim//2
-    speeds = torch.exp(-math.log(10000)*torch.arange(half, device=t.device)/(half - 1))
+    speeds = torch.exp(-math.log(10000)*torch.arange(half, device=t.device)/(half - speed_shift))
     angles = t.float()[:, None]*speeds
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.cat([angles.cos(), angles.sin()] if cos_first else [angles.sin(), angles.cos()], dim=1)
 
-# %% ../nbs/06_unet.ipynb #039a9e45
+# %% ../nbs/06_unet.ipynb #fef8bce9
 class TimeEmbedding(nn.Module):
     "Two linear layers on top of the sinusoids: what a step means is learned."
-    def __init__(self, dim: int, out_dim: int):
+    def __init__(self, dim: int, out_dim: int, cos_first: bool = False, speed_shift: float = 1.):
         super().__init__()
+        self.cos_first, self.speed_shift = cos_first, speed_shift
         self.linear_1, self.linear_2 = nn.Linear(dim, out_dim), nn.Linear(out_dim, out_dim)
 
     def forward(self, t):
         "t: steps counted from 0, (B,). Returns (B, out_dim)."
-        h = sinusoids(t, self.linear_1.in_features).to(self.linear_1.weight.dtype)
+        h = sinusoids(t, self.linear_1.in_features, self.cos_first, self.speed_shift).to(self.linear_1.weight.dtype)
         return self.linear_2(F.silu(self.linear_1(h)))
 
 # %% ../nbs/06_unet.ipynb #2844aae8
@@ -111,14 +118,18 @@ class Attention(nn.Module):
         h = self.to_out[0](h.transpose(1, 2).reshape(B, H*W, C))
         return x + h.mT.reshape(B, C, H, W)
 
-# %% ../nbs/06_unet.ipynb #e37f3a82
+# %% ../nbs/06_unet.ipynb #5640098c
 class Downsample(nn.Module):
-    "Half the height and width, rounded down: a 3×3 convolution with stride 2, padded on the right and below."
-    def __init__(self, channels: int):
+    """Half the height and width: a 3×3 convolution with stride 2.
+
+    padding='after' puts zeros on the right and below only, and rounds odd sizes down: the DDPM code. 'both' puts them on all sides
+    and rounds up: the default of the diffusers library."""
+    def __init__(self, channels: int, padding: str = 'after'):
         super().__init__()
+        self.zeros = {'after': (0, 1, 0, 1), 'both': (1, 1, 1, 1)}[padding]
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x): return self.conv(F.pad(x, (0, 1, 0, 1)))
+    def forward(self, x): return self.conv(F.pad(x, self.zeros))
 
 # %% ../nbs/06_unet.ipynb #ff5f7a6b
 class Upsample(nn.Module):
@@ -129,49 +140,60 @@ class Upsample(nn.Module):
 
     def forward(self, x, size): return self.conv(F.interpolate(x, size=size, mode='nearest'))
 
-# %% ../nbs/06_unet.ipynb #0da51cf5
+# %% ../nbs/06_unet.ipynb #cf157840
+def run_once(part, *inputs): return part(*inputs)
+
+
+def run_twice(part, *inputs):
+    "Run a part, forget what it computed inside, and run it again when the backward pass needs it."
+    return checkpoint(part, *inputs, use_reentrant=False)
+
+# %% ../nbs/06_unet.ipynb #6fd5d9d5
 class DownLevel(nn.Module):
     "Residual blocks (with attention where asked for), then half the size unless this is the lowest level."
-    def __init__(self, channels: list[tuple[int, int]], attention: bool, heads: int, last: bool, **block):
+    def __init__(self, channels: list[tuple[int, int]], attention: bool, heads: int, last: bool, padding: str = 'after', eps: float = 1e-6, **block):
         super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(i, o, **block) for i, o in channels])
-        self.attentions = nn.ModuleList([Attention(o, block['groups'], heads) for _, o in channels if attention])
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(channels[-1][1])])
+        self.resnets = nn.ModuleList([ResnetBlock(i, o, eps=eps, **block) for i, o in channels])
+        self.attentions = nn.ModuleList([Attention(o, block['groups'], heads, eps) for _, o in channels if attention])
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(channels[-1][1], padding)])
 
-    def forward(self, x, time):
+    def forward(self, x, time, run=run_once):
         "Returns the result and the list of everything on the way: the skip connections."
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time)
-            if self.attentions: x = self.attentions[i](x)
+            x = run(resnet, x, time)
+            if self.attentions: x = run(self.attentions[i], x)
             skips.append(x)
         for down in self.downsamplers: skips.append(x := down(x))
         return x, skips
 
-# %% ../nbs/06_unet.ipynb #e272bae0
+# %% ../nbs/06_unet.ipynb #474c3c0a
 class MidLevel(nn.Module):
     "Residual block, attention, residual block, at the smallest size."
-    def __init__(self, width: int, heads: int, **block):
+    def __init__(self, width: int, heads: int, eps: float = 1e-6, **block):
         super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(width, width, **block) for _ in range(2)])
-        self.attentions = nn.ModuleList([Attention(width, block['groups'], heads)])
+        self.resnets = nn.ModuleList([ResnetBlock(width, width, eps=eps, **block) for _ in range(2)])
+        self.attentions = nn.ModuleList([Attention(width, block['groups'], heads, eps)])
 
-    def forward(self, x, time): return self.resnets[1](self.attentions[0](self.resnets[0](x, time)), time)
+    def forward(self, x, time, run=run_once):
+        "Shape in = shape out."
+        x = run(self.attentions[0], run(self.resnets[0], x, time))
+        return run(self.resnets[1], x, time)
 
-# %% ../nbs/06_unet.ipynb #9f2609f7
+# %% ../nbs/06_unet.ipynb #11248454
 class UpLevel(nn.Module):
     "Residual blocks on [x, skip], then up to the size of the next skip unless this is the highest level."
-    def __init__(self, channels: list[tuple[int, int]], attention: bool, heads: int, last: bool, **block):
+    def __init__(self, channels: list[tuple[int, int]], attention: bool, heads: int, last: bool, eps: float = 1e-6, **block):
         super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(i, o, **block) for i, o in channels])
-        self.attentions = nn.ModuleList([Attention(o, block['groups'], heads) for _, o in channels if attention])
+        self.resnets = nn.ModuleList([ResnetBlock(i, o, eps=eps, **block) for i, o in channels])
+        self.attentions = nn.ModuleList([Attention(o, block['groups'], heads, eps) for _, o in channels if attention])
         self.upsamplers = nn.ModuleList([] if last else [Upsample(channels[-1][1])])
 
-    def forward(self, x, skips, time):
+    def forward(self, x, skips, time, run=run_once):
         "Takes what it needs from the end of the list of skips."
         for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=1), time)
-            if self.attentions: x = self.attentions[i](x)
+            x = run(resnet, torch.cat([x, skips.pop()], dim=1), time)
+            if self.attentions: x = run(self.attentions[i], x)
         for up in self.upsamplers: x = up(x, skips[-1].shape[-2:])
         return x
 
@@ -190,39 +212,103 @@ def up_channels(
         plan.append(level)
     return plan
 
-# %% ../nbs/06_unet.ipynb #be35f129
-def check_plan(widths, groups, heads, attention_at):
-    "Raise ValueError unless the plan of a UNet fits together."
-    if not widths or any(w < 1 for w in widths): raise ValueError(f'widths must list at least one level, got {widths}')
+# %% ../nbs/06_unet.ipynb #d7fd0bc0
+@dataclass(frozen=True)
+class Details:
+    """The small print of a UNet: weights work only with the choices that they were trained with. ValueError for a choice that does not exist.
+
+    The defaults are those of the DDPM code (Ho et al. 2020); behind each stands the default of diffusers' UNet2DModel."""
+    head_dim: int | None = None  # channels of each attention head; when None, the number of heads decides (diffusers: 8)
+    eps: float = 1e-6            # of the group norms (diffusers: 1e-5)
+    padding: str = 'after'       # zeros when halving: 'after' (right and below) or 'both' (all sides) (diffusers: 'both')
+    cos_first: bool = False      # order of the time embedding: [cosines, sines] instead of [sines, cosines] (diffusers: True)
+    speed_shift: float = 1.      # angular speeds 10000^(-k/(half - speed_shift)), k = 0 … half - 1 (diffusers: 0)
+
+    def __post_init__(self):
+        if self.padding not in ('after', 'both'): raise ValueError(f"padding must be 'after' or 'both', got {self.padding!r}")
+        if not self.eps > 0: raise ValueError(f'eps must be above 0, got {self.eps}')
+
+    def heads(self, width, heads):
+        "How many attention heads a level of this width has, given the UNet's number of heads."
+        return heads if self.head_dim is None else width//self.head_dim
+
+# %% ../nbs/06_unet.ipynb #47c066eb
+def check_heads(widths, heads, head_dim):
+    "Raise ValueError unless these widths, of levels with attention, can be dealt out to heads."
+    name, number = ('heads', heads) if head_dim is None else ('head_dim', head_dim)
+    if number < 1: raise ValueError(f'{name} must be at least 1, got {number}')
+    for w in widths:
+        if w % number: raise ValueError(f'{name}={number} must divide every width that has attention, and {w} is not a multiple; change widths or {name}')
+
+# %% ../nbs/06_unet.ipynb #178020d3
+def check_groups(widths, groups):
+    "Raise ValueError unless the groups divide every width; warn where a group would be a single channel."
+    if groups < 1: raise ValueError(f'groups must be at least 1, got {groups}')
     for w in widths:
         if w % groups: raise ValueError(f'groups={groups} must divide every width, and {w} is not a multiple; change widths or groups')
-        if w % heads: raise ValueError(f'heads={heads} must divide every width, and {w} is not a multiple; change widths or heads')
+    if groups in widths:
+        warnings.warn(f'width {groups} with groups={groups} makes each group of a norm a single channel: blocks of this width subtract what the time has just '
+                      f'added and cannot see t; take fewer groups or a larger width', stacklevel=4)
+
+# %% ../nbs/06_unet.ipynb #bd310827
+def check_plan(widths, groups, heads, attention_at, details=Details()):  # noqa: B008
+    "Raise ValueError unless the plan of a UNet fits together; warn if a level would be blind to the time."
+    if not widths or any(w < 1 for w in widths): raise ValueError(f'widths must list at least one level, got {widths}')
     if wrong := [a for a in attention_at if not 0 <= a < len(widths)]:
         raise ValueError(f'attention_at names level {wrong[0]}, but the levels are 0 (full size) to {len(widths) - 1}')
     if widths[0] < 4 or widths[0] % 2: raise ValueError(f'the first width feeds the sinusoids and must be even and at least 4, got {widths[0]}')
+    if not details.speed_shift < widths[0]/2: raise ValueError(f'speed_shift must be below half of the first width, {widths[0]//2}, got {details.speed_shift}')
+    check_heads([widths[i] for i in {*attention_at, len(widths) - 1}], heads, details.head_dim)
+    check_groups(widths, groups)
 
-# %% ../nbs/06_unet.ipynb #2d362b60
-def check_picture(x, channels, levels):
+# %% ../nbs/06_unet.ipynb #c29b45fa
+def check_picture(x, channels, levels, padding='after'):
     "Raise ValueError unless x is a batch of pictures that can be halved levels - 1 times."
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f'expected pictures of shape (B, {channels}, H, W), got {tuple(x.shape)}')
-    smallest = 2**(levels - 1)
+    smallest = 2**(levels - 1) if padding == 'after' else 1
     if min(x.shape[-2:]) < smallest:
         raise ValueError(f'{x.shape[-2]}×{x.shape[-1]} pictures cannot be halved {levels - 1} times: with {levels} levels both sides must be at least {smallest}')
 
-# %% ../nbs/06_unet.ipynb #08224fea
-def make_levels(widths, layers, attention_at, heads, block):
+# %% ../nbs/06_unet.ipynb #5728effc
+def attention_levels(
+    sides: tuple[int, ...],        # where attention is wanted, in pixels a side: (16,) means at 16×16
+    size: int | tuple[int, int],   # of the pictures: their side, or (H, W), where the shorter side counts
+    levels: int,                   # of the network: len(widths)
+) -> tuple[int, ...]:              # for UNet's attention_at
+    "The levels at which pictures have these sides. ValueError naming the sides that exist."
+    side = size if isinstance(size, int) else min(size)
+    exist = [side >> i for i in range(levels)]
+    if wrong := [s for s in sides if s not in exist or s < 1]:
+        raise ValueError(f'no level has {wrong[0]} pixels a side: {levels} levels of pictures with {side} pixels have {", ".join(map(str, filter(None, exist)))}')
+    return tuple(sorted(exist.index(s) for s in sides))
+
+# %% ../nbs/06_unet.ipynb #e83876cb
+def make_levels(widths, layers, attention_at, heads, block, details=Details()):  # noqa: B008
     "Down, middle and up levels of a UNet. ValueError for less than one block a level."
     if layers < 1: raise ValueError(f'layers must be at least 1, got {layers}')
     last, down, up = len(widths) - 1, nn.ModuleList(), nn.ModuleList()
     for i, w in enumerate(widths):
         channels = [(widths[max(i - 1, 0)], w)] + [(w, w)]*(layers - 1)
-        down.append(DownLevel(channels, i in attention_at, heads, i == last, **block))
+        down.append(DownLevel(channels, i in attention_at, details.heads(w, heads), i == last, details.padding, details.eps, **block))
     for i, channels in zip(range(last, -1, -1), up_channels(widths, layers)):
-        up.append(UpLevel(channels, i in attention_at, heads, i == 0, **block))
-    return down, MidLevel(widths[-1], heads, **block), up
+        up.append(UpLevel(channels, i in attention_at, details.heads(widths[i], heads), i == 0, details.eps, **block))
+    return down, MidLevel(widths[-1], details.heads(widths[-1], heads), details.eps, **block), up
 
-# %% ../nbs/06_unet.ipynb #2e5fa2fe
+# %% ../nbs/06_unet.ipynb #f6cb038c
+def make_parts(unet, details):
+    "Give a UNet the parts that its settings describe."
+    s = unet.settings
+    widths, groups, time_dim = s['widths'], s['groups'], 4*s['widths'][0]
+    unet.time_embedding = TimeEmbedding(widths[0], time_dim, details.cos_first, details.speed_shift)
+    unet.conv_in = nn.Conv2d(s['in_channels'], widths[0], 3, padding=1)
+    block = dict(time_dim=time_dim, groups=groups, dropout=s['dropout'])
+    unet.down_blocks, unet.mid_block, unet.up_blocks = make_levels(widths, s['layers'], s['attention_at'], s['heads'], block, details)
+    unet.conv_norm_out = nn.GroupNorm(groups, widths[0], details.eps)
+    unet.conv_out = zero(nn.Conv2d(widths[0], s['out_channels'], 3, padding=1))
+    if s['classes'] is not None: unet.class_embedding = nn.Embedding(s['classes'] + 1, time_dim)
+
+# %% ../nbs/06_unet.ipynb #c7abd4de
 class UNet(nn.Module):
     "ε_θ(x_t, t) of Ho et al. 2020 for pictures of any shape; embeds t - 1. ValueError for plans or pictures that do not fit."
     def __init__(self,
@@ -234,39 +320,64 @@ class UNet(nn.Module):
         heads: int = 1,                           # attention heads
         groups: int = 8,                          # group-norm groups; must divide every width
         dropout: float = 0.,                      # inside the residual blocks
+        classes: int | None = None,               # how many labels there are, if pictures have labels
+        checkpointing: bool = False,              # compute twice instead of remembering: less memory in training, more time
+        **details,                                # the small print: head_dim, eps, padding, cos_first, speed_shift of Details
     ):
         super().__init__()
-        check_plan(widths, groups, heads, attention_at)
-        out_channels, self.levels = out_channels or in_channels, len(widths)
-        self.settings = dict(in_channels=in_channels, out_channels=out_channels, widths=tuple(widths), layers=layers,
-                             attention_at=tuple(attention_at), heads=heads, groups=groups, dropout=dropout)
-        self.time_embedding = TimeEmbedding(widths[0], 4*widths[0])
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        block = dict(time_dim=4*widths[0], groups=groups, dropout=dropout)
-        self.down_blocks, self.mid_block, self.up_blocks = make_levels(widths, layers, attention_at, heads, block)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-6)
-        self.conv_out = zero(nn.Conv2d(widths[0], out_channels, 3, padding=1))
+        details, widths, attention_at = Details(**details), tuple(widths), tuple(attention_at)
+        check_plan(widths, groups, heads, attention_at, details)
+        self.settings = dict(in_channels=in_channels, out_channels=out_channels or in_channels, widths=widths, layers=layers, attention_at=attention_at,
+                             heads=heads, groups=groups, dropout=dropout, classes=classes, checkpointing=checkpointing, **asdict(details))
+        self.levels, self.checkpointing = len(widths), checkpointing
+        make_parts(self, details)
 
-    def forward(self, x, t): return unet_forward(self, x, t)
+    def forward(self, x, t, y=None): return unet_forward(self, x, t, y)
 
-# %% ../nbs/06_unet.ipynb #643eaa9c
+# %% ../nbs/06_unet.ipynb #f366c6db
+def check_labels(y, count, classes):
+    "Raise ValueError unless y holds `count` labels in 0..classes. Values are looked at where that is free: on the CPU, outside torch.compile."
+    if y.shape != (count,) or y.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f'y must hold one int64 label for each of the {count} pictures, shape ({count},), got {y.dtype}, shape {tuple(y.shape)}')
+    if torch.compiler.is_compiling() or y.device.type != 'cpu' or count == 0: return
+    low, high = y.min().item(), y.max().item()
+    if low < 0 or high > classes: raise ValueError(f'labels must lie in 0..{classes - 1}, or be {classes} for no label, got {low if low < 0 else high}')
+
+# %% ../nbs/06_unet.ipynb #b084c521
+def label_vector(
+    unet: UNet,        # the network
+    y: Tensor | None,  # labels in 0..classes-1, or `classes` for no label, int64, (B,); no labels at all when None
+    x: Tensor,         # the pictures, (B, ...)
+) -> Tensor | float:   # what the labels add to the time vector, (B, 4·widths[0]); 0 for a network without labels
+    "Look up the labels. ValueError for labels that do not exist, or given to a network that was built without."
+    classes = unet.settings['classes']
+    if classes is None:
+        if y is not None: raise ValueError('this network takes no labels: build it with UNet(classes=...) or leave out y')
+        return 0.
+    if y is None: y = torch.full((len(x),), classes, device=x.device)
+    check_labels(y, len(x), classes)
+    return unet.class_embedding(y)
+
+# %% ../nbs/06_unet.ipynb #b95b5d10
 def unet_forward(
     unet: UNet,  # the network
-    x: Tensor,   # x_t, (B, in_channels, H, W)
+    x: Tensor,   # x_t, (B, in_channels, H, W); cast to the type of the weights
     t: Tensor,   # steps in 1..T, int64, or float in continuous time, (B,)
+    y: Tensor | None = None,  # labels, int64, (B,), for a network that takes them; no label when None
 ) -> Tensor:     # (B, out_channels, H, W)
-    "Down with skips, middle, up with skips. ValueError for pictures or steps that do not fit."
-    check_picture(x, unet.settings['in_channels'], unet.levels)
+    "Down with skips, middle, up with skips. ValueError for pictures, steps or labels that do not fit."
+    check_picture(x, unet.settings['in_channels'], unet.levels, unet.settings['padding'])
     if getattr(t, 'shape', None) != x.shape[:1]:
         raise ValueError(f't must hold one step for each of the {len(x)} pictures, shape ({len(x)},), got {t if not isinstance(t, Tensor) else tuple(t.shape)}')
-    time = unet.time_embedding(t - 1)
-    x = unet.conv_in(x)
+    time = unet.time_embedding(t - 1) + label_vector(unet, y, x)
+    how = run_twice if unet.checkpointing and torch.is_grad_enabled() else run_once
+    x = unet.conv_in(x.to(unet.conv_in.weight.dtype))
     skips = [x]
     for level in unet.down_blocks:
-        x, new = level(x, time)
+        x, new = level(x, time, how)
         skips += new
-    x = unet.mid_block(x, time)
-    for level in unet.up_blocks: x = level(x, skips, time)
+    x = unet.mid_block(x, time, how)
+    for level in unet.up_blocks: x = level(x, skips, time, how)
     return unet.conv_out(F.silu(unet.conv_norm_out(x)))
 
 # %% ../nbs/06_unet.ipynb #60c1bba3

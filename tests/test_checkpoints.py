@@ -10,7 +10,7 @@ from ddpm_course.reverse import Reverse
 from ddpm_course.schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from ddpm_course.unet import UNet
 
-tiny_unet = lambda width=8: UNet(1, widths=(width,), layers=1, attention_at=())
+tiny_unet = lambda width=16: UNet(1, widths=(width,), layers=1, attention_at=())
 state = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
 equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -57,8 +57,8 @@ def test_missing_weights(tmp_path):
 
 def test_weights_of_another_network_name_a_tensor(tmp_path):
     path, mine = tmp_path/'w.safetensors', state(tiny_unet())
-    save_weights(tiny_unet(16), path)
-    refused(path, 'time_embedding.linear_1.weight', '(64, 16)', '(32, 8)')
+    save_weights(tiny_unet(24), path)
+    refused(path, 'time_embedding.linear_1.weight', '(96, 24)', '(64, 16)')
     save_file({k: v for k, v in mine.items() if k != 'conv_in.bias'}, path)
     refused(path, 'conv_in.bias', 'lacks')
     save_file(mine | {'class_emb.weight': torch.zeros(3)}, path)
@@ -129,7 +129,7 @@ def test_a_run_comes_back(tiny_run, weights):
     model, reverse, config = load_run(tiny_run, weights)
     assert equal(state(model), load_file(tiny_run/f'{weights}.safetensors')) and not model.training
     assert (reverse.predict, reverse.variance, config['data']['name']) == ('eps', 'beta_tilde', 'digits')
-    assert torch.equal(reverse.schedule.beta, cosine_schedule(20).beta) and model.settings['widths'] == (8,)
+    assert torch.equal(reverse.schedule.beta, cosine_schedule(20).beta) and model.settings['widths'] == (16,)
 
 
 def test_a_run_with_a_learned_variance_comes_back(tmp_path):

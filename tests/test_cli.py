@@ -102,9 +102,9 @@ def test_training_on_a_folder_of_pictures(capsys, tmp_path):
     folder = tmp_path/'my [best] pictures'
     folder.mkdir()
     for i in range(3): Image.new('RGB', (9 + i, 12), (80*i, 0, 0)).save(folder/f'{i}.png')
-    ddpm_train([*OPTIONS, '--data', str(folder), '--size', '8', '--flips', '--widths', '8', '16'])
+    ddpm_train([*OPTIONS, '--data', str(folder), '--size', '8', '--flips', '--widths', '16', '32'])
     model, _, config = load_run(tmp_path/'cwd'/'runs'/f'{folder.name}-1')
-    assert config['data']['shape'] == [3, 8, 8] and config['train']['flips'] is True and model.settings['widths'] == (8, 16)
+    assert config['data']['shape'] == [3, 8, 8] and config['train']['flips'] is True and model.settings['widths'] == (16, 32)
 
 
 def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
@@ -191,7 +191,7 @@ def test_runs_that_cannot_be_sampled(capsys, tiny_copy, tmp_path):
     assert str(tmp_path) in complaint(capsys, ddpm_sample, tmp_path)
     (tiny_copy/'ema.safetensors').write_bytes((tiny_copy/'ema.safetensors').read_bytes()[:5000])
     assert f'{tiny_copy}/ema.safetensors' in complaint(capsys, ddpm_sample, tiny_copy)
-    shutil.copy(start(tmp_path/'wider', widths=(16,), steps=1)/'ema.safetensors', tiny_copy)
+    shutil.copy(start(tmp_path/'wider', widths=(24,), steps=1)/'ema.safetensors', tiny_copy)
     assert 'another network' in complaint(capsys, ddpm_sample, tiny_copy)
     (tiny_copy/'ema.safetensors').unlink()
     assert f'{tiny_copy}/ema.safetensors' in complaint(capsys, ddpm_sample, tiny_copy)

@@ -235,7 +235,7 @@ def test_what_a_run_holds(tiny_run):
     assert lines[0] == 'step,loss,lr' and [l.split(',')[0] for l in lines[1:]] == list('123456')
     assert 0.8 < float(lines[1].split(',')[1]) < 1.2 and float(lines[6].split(',')[2]) == learning_rate(6, settings())
     config = json.loads((tiny_run/'config.json').read_text())
-    assert training.TrainConfig(**config['train']) == dataclasses.replace(settings(out=str(tiny_run)), widths=[8])
+    assert training.TrainConfig(**config['train']) == dataclasses.replace(settings(out=str(tiny_run)), widths=[16])
     assert config['data'] == dict(name='digits', shape=[1, 8, 8], levels=17, count=1797)
     for name in ('losses.png', 'samples.png', 'denoising.gif'):
         with Image.open(tiny_run/name) as picture: picture.load()

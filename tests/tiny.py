@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from ddpm_course.data import load_digits
 from ddpm_course.training import TrainConfig, build, train
 
-TINY = dict(T=20, widths=(8,), layers=1, batch=8, steps=6, warmup=2)
-OPTIONS = '--T 20 --widths 8 --layers 1 --batch 8 --steps 6 --warmup 2'.split()
+TINY = dict(T=20, widths=(16,), layers=1, batch=8, steps=6, warmup=2)
+OPTIONS = '--T 20 --widths 16 --layers 1 --batch 8 --steps 6 --warmup 2'.split()
 
 
 def settings(**changes): return TrainConfig(**TINY | changes)

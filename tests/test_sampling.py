@@ -1,69 +1,16 @@
-"The network and the samplers against diffusers and golden numbers."
+"The samplers against diffusers and golden numbers."
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
 from ddpm_course.ddim import SPACINGS, ddim_encode, ddim_sample, ddim_steps, ddim_timesteps, slerp
 from ddpm_course.forward import q_sample
 from ddpm_course.reverse import GaussianOracle, MixtureOracle, Reverse
 from ddpm_course.sampling import ddpm_sample, ddpm_steps, interpolate
 from ddpm_course.schedules import cosine_schedule, linear_schedule
-from ddpm_course.unet import PlainResNet, UNet, count_parameters, sinusoids
 
 S = linear_schedule()
 X = (torch.arange(768)/768).reshape(3, 8, 8, 4).permute(3, 0, 1, 2).contiguous()
 GOLDEN_MODEL = lambda x, t: x*((t - 1)/t).reshape(-1, 1, 1, 1).float()
-
-
-def their_unet(widths, attention_at):
-    kinds = lambda name: [('Attn' if i in attention_at else '') + name for i in range(len(widths))]
-    return UNet2DModel(in_channels=3, out_channels=3, block_out_channels=widths, layers_per_block=2, flip_sin_to_cos=False, freq_shift=1,
-                       downsample_padding=0, norm_eps=1e-6, attention_head_dim=None, norm_num_groups=8,
-                       down_block_types=kinds('DownBlock2D'), up_block_types=kinds('UpBlock2D')[::-1])
-
-
-def test_unet_agrees_with_diffusers():
-    theirs = their_unet((16, 32, 48), (1,)).eval()
-    ours = UNet(3, 3, (16, 32, 48), 2, (1,), groups=8).eval()
-    ours.load_state_dict(theirs.state_dict())
-    x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 777])
-    with torch.no_grad(): a, b = ours(x, t), theirs(x, t - 1).sample
-    assert (a - b).abs().max()/b.abs().max() < 1e-5
-
-
-def test_published_layout():
-    with torch.device('meta'): model = UNet(3, 3, (128, 256, 256, 256), 2, (1,), groups=32)
-    assert count_parameters(model) == 35_746_307 and len(model.state_dict()) == 328
-
-
-@pytest.mark.parametrize('shape', [(1, 8, 8), (1, 28, 28), (3, 33, 47), (2, 5, 9)])
-def test_any_shape(shape):
-    model = UNet(shape[0], widths=(8, 16, 16), layers=1)
-    torch.nn.init.normal_(model.conv_out.weight)
-    out = model(torch.randn(2, *shape), torch.tensor([1, 9]))
-    assert out.shape == (2, *shape) and out.isfinite().all() and out.std() > 0
-
-
-def test_zero_start_and_time():
-    model, x = UNet(1, widths=(8, 16), layers=1), torch.randn(2, 1, 8, 8)
-    assert model(x, torch.tensor([1, 5])).abs().max() == 0
-    for p in model.parameters(): torch.nn.init.normal_(p, std=0.1)
-    assert not torch.allclose(model(x, torch.tensor([1, 1])), model(x, torch.tensor([900, 900])))
-    plain = PlainResNet(1, 8, 1)
-    assert torch.equal(plain(x, torch.tensor([1, 1])), plain(x, torch.tensor([900, 900])))
-
-
-@pytest.mark.parametrize('make, word', [(lambda: UNet(1, widths=(12, 20)), 'groups'), (lambda: UNet(1, widths=(16,), attention_at=(1,)), 'levels'), (lambda: UNet(1, widths=()), 'widths'),
-                                        (lambda: UNet(1, widths=(16,), attention_at=(), heads=3), 'heads'), (lambda: UNet(1)(torch.zeros(1, 3, 8, 8), torch.tensor([1])), 'expected pictures'),
-                                        (lambda: UNet(1)(torch.zeros(1, 1, 3, 8), torch.tensor([1])), 'at least 4')])
-def test_unet_at_the_door(make, word):
-    with pytest.raises(ValueError, match=word): make()
-
-
-def test_sinusoids_by_hand():
-    e = sinusoids(torch.tensor([0, 7]), 8)
-    assert torch.equal(e[0], torch.tensor([0., 0, 0, 0, 1, 1, 1, 1]))
-    expected = torch.tensor([7*10000**(-k/3) for k in range(4)])
-    assert torch.allclose(e[1], torch.cat([expected.sin(), expected.cos()]), atol=1e-6)
 
 
 @pytest.mark.parametrize('predict, full, ten', [('eps', 258.9606, 172.0067), ('v', 202.0296, 52.5302)])
