@@ -9,7 +9,7 @@ __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'Draw', 'NetworkConfig', 'TrainConfig',
            'describe_run', 'save_checkpoint', 'save_losses', 'load_checkpoint', 'ask_to_stop', 'run_steps',
            'check_losses', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #6804b3e9
+# %% ../nbs/07_training.ipynb #6c38dd0d
 import copy, csv, dataclasses, io, math, shlex, signal, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from .reverse import Reverse, check_choice
 from .losses import KINDS, WEIGHTINGS, LossSecondMomentSteps, UniformSteps, hybrid_loss, loss_weight, simple_loss, vlb_loss
-from .unet import UNet
+from .unet import UNet, check_picture
 from .data import ImageSet, hold_out, load_data
 from .plots import LossBar, close_figure, plot_losses, save_whole
 from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, restore_model, restore_reverse,
@@ -103,7 +103,7 @@ def default_widths(side: int) -> tuple[int, ...]:
     "Widths for pictures of this many pixels a side: another level for every doubling above 8."
     return (32, 64, 64, 128, 128, 256)[:max(2, min(6, int(math.log2(max(side, 1))) - 1))]
 
-# %% ../nbs/07_training.ipynb #ff21dd07
+# %% ../nbs/07_training.ipynb #b68a35e0
 def build(
     config: TrainConfig,          # what to build
     shape: tuple[int, int, int],  # of one picture, (C, H, W)
@@ -113,11 +113,11 @@ def build(
     C, side = shape[0], min(shape[1:])
     reverse = Reverse(SCHEDULES[config.schedule](config.T), config.predict, config.variance)
     widths = tuple(config.widths or default_widths(side))
+    check_picture(torch.empty(1, *shape, device='meta'), C, len(widths))
     suited = tuple(i for i in range(1, len(widths)) if 8 <= side//2**i <= 16)
     attention = suited if config.attention_at is None else tuple(config.attention_at)
     torch.manual_seed(config.seed)
     model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout)
-    if side < 2**(len(widths) - 1): raise ValueError(f'pictures of {side} pixels a side are too small for {len(widths)} levels; choose fewer widths or a size of at least {2**(len(widths) - 1)}')
     return model, reverse
 
 # %% ../nbs/07_training.ipynb #ed808199
