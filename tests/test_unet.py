@@ -93,7 +93,12 @@ def test_published_layouts():
 
 def test_what_was_saved_before_these_choices_existed_still_loads():
     model, _, config = load_run('digits')
-    assert 'eps' not in config['model'] and model.settings['eps'] == 1e-6 and model.settings['padding'] == 'after' and model.settings['classes'] is None
+    old = {k: config['model'][k] for k in ('in_channels', 'out_channels', 'widths', 'layers', 'attention_at', 'heads', 'groups', 'dropout')}
+    again = restore_model({'model': old}).eval()
+    again.load_state_dict(model.state_dict())
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
+    with torch.no_grad(): assert torch.equal(again(x, t), model(x, t))
+    assert again.settings['eps'] == 1e-6 and again.settings['padding'] == 'after' and again.settings['classes'] is None
 
 
 def test_settings_build_the_same_network_again():
