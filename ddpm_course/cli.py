@@ -107,11 +107,12 @@ def run_training(args: list[str] | None) -> None:
     else: folder = start_training(TrainConfig(**options))
     print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #d04f171c
+# %% ../nbs/lib/cli.ipynb #8cc51e72
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
     from ddpm_course.data import hold_out, load_data
-    from ddpm_course.training import build, check_config, new_run_folder, pick_device, train
+    from ddpm_course.devices import pick_device
+    from ddpm_course.training import build, check_config, new_run_folder, train
     from ddpm_course.unet import count_parameters
     check_config(config)
     pick_device(config.device)  # before a folder is made
@@ -146,14 +147,14 @@ def ddpm_sample(args: list[str] | None = None) -> None:
     "The shell's ddpm_sample. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_sample', run_sampling, args)
 
-# %% ../nbs/lib/cli.ipynb #cdce4128
+# %% ../nbs/lib/cli.ipynb #9d7a003c
 def run_sampling(args: list[str] | None) -> None:
     "Read options, draw samples in batches, write the grid and the single pictures."
     options = sample_parser().parse_args(args)
     if options.n < 1: raise ValueError(f'--n must be at least 1, got {options.n}')
     from ddpm_course.checkpoints import load_run
     from ddpm_course.plots import save_grid
-    from ddpm_course.training import pick_device
+    from ddpm_course.devices import pick_device
     model, reverse, config = load_run(options.run)
     x = sample_batches(model.to(pick_device(options.device)), reverse, tuple(config['data']['shape']), options)
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
@@ -235,13 +236,13 @@ def eval_pictures(options, config: dict):
     if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
     return data, origin
 
-# %% ../nbs/lib/cli.ipynb #3eb94a9a
+# %% ../nbs/lib/cli.ipynb #60c2c25f
 def run_evaluation(args: list[str] | None) -> None:
     "Read options, measure, print, plot."
     options = eval_parser().parse_args(args)
     import torch
     from ddpm_course.checkpoints import load_run
-    from ddpm_course.training import pick_device
+    from ddpm_course.devices import pick_device
     model, reverse, config = load_run(options.run, options.weights)
     check_eval(options, reverse)
     device = pick_device(options.device)

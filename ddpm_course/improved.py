@@ -7,7 +7,7 @@ __all__ = ['BASE', 'IMPROVED', 'TABLE_2', 'picture_moments', 'draw_pictures', 'b
            'fewer_steps', 'score_run', 'run_name', 'run_variant', 'experiment', 'spread', 'results_table',
            'noise_scale', 'warmed_up', 'batch_gradients', 'main']
 
-# %% ../nbs/12_improved.ipynb #8b62fc5d
+# %% ../nbs/12_improved.ipynb #e2032776
 import argparse, dataclasses, json, re, shutil, statistics
 from pathlib import Path
 import torch
@@ -21,7 +21,8 @@ from .elbo import mean_and_error, vlb_terms
 from .losses import LossSecondMomentSteps, UniformSteps, vlb_loss
 from .data import hold_out, load_data
 from .checkpoints import load_run, save_json
-from .training import TrainConfig, build, pick_device, resume, train
+from .devices import pick_device
+from .training import TrainConfig, build, resume, train
 from .sampling import ddpm_sample
 
 # %% ../nbs/12_improved.ipynb #929cc313

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'Draw', 'NetworkConfig', 'TrainConfig', 'check_config', 'check_objective',
-           'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'batch_indices', 'pick_device',
-           'cpu_has', 'pick_dtype', 'Trainer', 'draw_batch', 'training_loss', 'train_step', 'new_run_folder',
-           'describe_run', 'save_checkpoint', 'save_losses', 'load_checkpoint', 'ask_to_stop', 'run_steps',
-           'check_losses', 'finish', 'train', 'resume']
+           'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'batch_indices', 'Trainer',
+           'draw_batch', 'training_loss', 'train_step', 'new_run_folder', 'describe_run', 'save_checkpoint',
+           'save_losses', 'load_checkpoint', 'ask_to_stop', 'run_steps', 'check_losses', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #6c38dd0d
+# %% ../nbs/07_training.ipynb #d1ca5a7e
 import copy, csv, dataclasses, io, math, shlex, signal, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from .schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from .reverse import Reverse, check_choice
 from .losses import KINDS, WEIGHTINGS, LossSecondMomentSteps, UniformSteps, hybrid_loss, loss_weight, simple_loss, vlb_loss
+from .devices import fastest_settings, pick_device
 from .unet import UNet, check_picture
 from .data import ImageSet, hold_out, load_data
 from .plots import LossBar, close_figure, plot_losses, save_whole
@@ -168,34 +168,7 @@ def batch_indices(
     start = first - passes[0]*n
     return order[start:start + batch]
 
-# %% ../nbs/07_training.ipynb #6cd6d7cd
-def pick_device(device: str) -> torch.device:
-    "'auto' takes CUDA, then MPS, then the CPU. ValueError if a named device is not there."
-    if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try: torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error: raise ValueError(f'no device {device!r} here ({str(error).splitlines()[0]}); try auto or cpu') from None
-    return torch.device(device)
-
-# %% ../nbs/07_training.ipynb #fc77a1dc
-def cpu_has(
-    feature: str,  # 'amx_tile' or 'avx512_bf16'
-) -> bool:
-    "Whether this CPU has the instructions, as far as PyTorch can tell."
-    return getattr(torch.cpu, f'_is_{feature}_supported', lambda: False)()
-
-# %% ../nbs/07_training.ipynb #a345eb59
-def pick_dtype(
-    precision: str,        # 'auto', 'fp32', 'bf16' or 'fp16'
-    device: torch.device,  # where the network runs
-) -> torch.dtype:
-    "The type of the network's arithmetic. 'auto': bf16 on GPUs and CPUs with instructions for it, fp16 on older GPUs, else fp32."
-    named = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-    if precision != 'auto': return named[precision]
-    if device.type == 'cuda': return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    bf16 = device.type == 'cpu' and (cpu_has('amx_tile') or cpu_has('avx512_bf16'))
-    return torch.bfloat16 if bf16 else torch.float32
-
-# %% ../nbs/07_training.ipynb #a163d39d
+# %% ../nbs/07_training.ipynb #b4cd28f7
 class Trainer:
     "Everything that a training run carries from one step to the next."
     def __init__(self,
@@ -207,12 +180,10 @@ class Trainer:
         self.config, self.objective, self.count = config, check_objective(dataclasses.replace(config, variance=reverse.variance)), len(data)
         self.data, _ = hold_out(data, config.holdout)
         self.device = pick_device(config.device)
-        self.dtype = pick_dtype(config.precision, self.device)
-        self.model, self.reverse = model.to(self.device).train(), reverse.to(self.device)
-        tiles = self.device.type == 'cpu' and self.dtype == torch.bfloat16 and cpu_has('amx_tile')
-        if tiles or self.device.type == 'cuda': self.model.to(memory_format=torch.channels_last)  # elsewhere it is slower
+        self.dtype, layout = fastest_settings(self.device, config.precision)
+        self.model, self.reverse = model.to(self.device, memory_format=layout).train(), reverse.to(self.device)
         self.ema = EMA(self.model, config.ema)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.sampler = STEP_SAMPLERS[config.draw_t](reverse.schedule.T)
         self.step, self.losses = 0, []

@@ -8,7 +8,7 @@ __all__ = ['sinusoids', 'TimeEmbedding', 'PlainBlock', 'zero', 'PlainResNet', 'R
            'check_heads', 'check_groups', 'check_plan', 'check_picture', 'attention_levels', 'make_levels',
            'make_parts', 'UNet', 'check_labels', 'label_vector', 'unet_forward', 'count_parameters']
 
-# %% ../nbs/06_unet.ipynb #b68830f1
+# %% ../nbs/06_unet.ipynb #37206a56
 import math
 import warnings
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from .devices import GroupNorm, attend, doubled
 
 # %% ../nbs/06_unet.ipynb #1a5033f8
 def sinusoids(
@@ -71,7 +72,7 @@ class PlainResNet(nn.Module):
         "x: (B, C, H, W); t is ignored. Returns the shape of x."
         return self.conv_out(F.relu(self.blocks(self.conv_in(x))))
 
-# %% ../nbs/06_unet.ipynb #b2b77982
+# %% ../nbs/06_unet.ipynb #2714fe02
 class ResnetBlock(nn.Module):
     "Norm, SiLU, conv, add the time, norm, SiLU, conv; added to a shortcut. Ho et al. 2020, appendix B."
     def __init__(self,
@@ -83,10 +84,10 @@ class ResnetBlock(nn.Module):
         eps: float = 1e-6,    # of the norms
     ):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.norm1 = GroupNorm(groups, in_channels, eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_dim, out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.norm2 = GroupNorm(groups, out_channels, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -98,14 +99,14 @@ class ResnetBlock(nn.Module):
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.conv_shortcut(x) + h
 
-# %% ../nbs/06_unet.ipynb #f5ad3319
+# %% ../nbs/06_unet.ipynb #dada99d8
 class Attention(nn.Module):
     "Every pixel looks at every other: self-attention over the H·W positions, added to what came in."
     def __init__(self, channels: int, groups: int, heads: int = 1, eps: float = 1e-6):
         super().__init__()
         if channels % heads: raise ValueError(f'{heads} heads cannot share {channels} channels evenly; choose a divisor of {channels}')
         self.heads = heads
-        self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.group_norm = GroupNorm(groups, channels, eps)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([zero(nn.Linear(channels, channels))])
 
@@ -114,7 +115,7 @@ class Attention(nn.Module):
         B, C, H, W = x.shape
         tokens = self.group_norm(x).flatten(2).mT                      # (B, H·W, C)
         q, k, v = (f(tokens).reshape(B, H*W, self.heads, -1).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
-        h = F.scaled_dot_product_attention(q, k, v)                    # (B, heads, H·W, C/heads)
+        h = attend(q, k, v)                                            # (B, heads, H·W, C/heads)
         h = self.to_out[0](h.transpose(1, 2).reshape(B, H*W, C))
         return x + h.mT.reshape(B, C, H, W)
 
@@ -131,14 +132,17 @@ class Downsample(nn.Module):
 
     def forward(self, x): return self.conv(F.pad(x, self.zeros))
 
-# %% ../nbs/06_unet.ipynb #ff5f7a6b
+# %% ../nbs/06_unet.ipynb #897c723d
 class Upsample(nn.Module):
     "Copy pixels up to the size of the skip connection that comes next, then a 3×3 convolution."
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x, size): return self.conv(F.interpolate(x, size=size, mode='nearest'))
+    def forward(self, x, size):
+        "(B, C, h, w) to (B, C, *size)."
+        if tuple(size) != (2*x.shape[2], 2*x.shape[3]): return self.conv(F.interpolate(x, size=size, mode='nearest'))
+        return F.conv_transpose2d(x, doubled(self.conv.weight), self.conv.bias, stride=2, padding=1)  # the same in one go
 
 # %% ../nbs/06_unet.ipynb #cf157840
 def run_once(part, *inputs): return part(*inputs)
@@ -295,7 +299,7 @@ def make_levels(widths, layers, attention_at, heads, block, details=Details()): 
         up.append(UpLevel(channels, i in attention_at, details.heads(widths[i], heads), i == 0, details.eps, **block))
     return down, MidLevel(widths[-1], details.heads(widths[-1], heads), details.eps, **block), up
 
-# %% ../nbs/06_unet.ipynb #f6cb038c
+# %% ../nbs/06_unet.ipynb #ce21ea38
 def make_parts(unet, details):
     "Give a UNet the parts that its settings describe."
     s = unet.settings
@@ -304,7 +308,7 @@ def make_parts(unet, details):
     unet.conv_in = nn.Conv2d(s['in_channels'], widths[0], 3, padding=1)
     block = dict(time_dim=time_dim, groups=groups, dropout=s['dropout'])
     unet.down_blocks, unet.mid_block, unet.up_blocks = make_levels(widths, s['layers'], s['attention_at'], s['heads'], block, details)
-    unet.conv_norm_out = nn.GroupNorm(groups, widths[0], details.eps)
+    unet.conv_norm_out = GroupNorm(groups, widths[0], details.eps)
     unet.conv_out = zero(nn.Conv2d(widths[0], s['out_channels'], 3, padding=1))
     if s['classes'] is not None: unet.class_embedding = nn.Embedding(s['classes'] + 1, time_dim)
 

@@ -18,7 +18,7 @@ from ddpm_course.cli import ddpm_train
 from ddpm_course.data import ImageSet, hold_out, load_digits, to_uint8
 from ddpm_course.losses import hybrid_loss, loss_weight, simple_loss, vlb_loss
 from ddpm_course.plots import LossBar
-from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, check_objective, draw_batch, learning_rate, new_run_folder, pick_device, pick_dtype,
+from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, check_objective, draw_batch, learning_rate, new_run_folder,
                                   resume, step_generator, train, train_step)
 
 bits = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
@@ -92,12 +92,6 @@ def test_the_network_suits_the_pictures(side, C, variance):
 def test_the_seed_fixes_the_network():
     a, b, c = (bits(build(settings(seed=s), (1, 8, 8))[0]) for s in (1, 1, 2))
     assert equal(a, b) and not equal(a, c)
-
-
-def test_devices_and_types():
-    assert pick_device('cpu').type == 'cpu' and pick_device('auto').type in ('cpu', 'cuda', 'mps')
-    with pytest.raises(ValueError, match='no device'): pick_device('abacus')
-    for name, dtype in (('fp32', torch.float32), ('bf16', torch.bfloat16), ('fp16', torch.float16)): assert pick_dtype(name, torch.device('cpu')) == dtype
 
 
 # Order and randomness

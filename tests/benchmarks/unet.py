@@ -6,16 +6,16 @@
     python tests/benchmarks/unet.py --device cuda
 
 Ratios are ours / theirs, medians over the rounds. 'as shipped' is fp32 without further settings; 'our default' is what Trainer picks
-for this device. Memory is the peak of a process of its own that takes two training steps (on CUDA, the allocator's)."""
+for this device. Both use the same optimiser. Memory is the peak of a process of its own that takes two training steps (on CUDA, the allocator's)."""
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 import torch
 from diffusers import UNet2DModel
-from ddpm_course.training import cpu_has, pick_dtype
+from ddpm_course.devices import fastest_settings
 from ddpm_course.unet import UNet, count_parameters
 
 PLANS = {
@@ -60,7 +60,7 @@ class Runner:
         self.x = torch.randn(plan['batch'], plan['channels'], 32, 32, device=device)
         if channels_last: self.x = self.x.to(memory_format=torch.channels_last)
         self.noise, self.t = torch.randn_like(self.x), torch.randint(1, 1001, (plan['batch'],), device=device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
     def autocast(self): return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
@@ -86,11 +86,10 @@ def my_call(model, x, t): return model(x, t)
 def their_call(model, x, t): return model(x, t - 1).sample
 
 
-def default_setting(device):
-    "What Trainer would pick."
-    device = torch.device(device)
-    dtype = pick_dtype('auto', device)
-    return dtype, device.type == 'cuda' or (dtype == torch.bfloat16 and cpu_has('amx_tile'))
+def chosen_name(device):
+    "The setting that Trainer would pick."
+    dtype, layout = fastest_settings(torch.device(device))
+    return next(n for n, s in SETTINGS.items() if s == (dtype, layout == torch.channels_last))
 
 
 def compare(plan, kind, rounds, device, compiled):
@@ -112,8 +111,7 @@ def compare(plan, kind, rounds, device, compiled):
 def report(plan, kind, seconds, device):
     shipped = seconds['fp32', 1]
     best_name, best = min(((n, s) for (n, i), s in seconds.items() if i), key=lambda v: v[1])
-    dtype, last = default_setting(device)
-    chosen = next(n for n, s in SETTINGS.items() if s == (dtype, last))
+    chosen = chosen_name(device)
     print(f'\n{kind}, ms      {"ours":>10}{"diffusers":>12}{"ratio":>8}{"/ shipped":>11}')
     for name in dict.fromkeys(n for n, _ in seconds):
         a, b = seconds[name, 0], seconds[name, 1]
@@ -121,14 +119,19 @@ def report(plan, kind, seconds, device):
     print(f'our default ({chosen}) / diffusers as shipped {seconds[chosen, 0]/shipped:.2f}; / diffusers at its best ({best_name}) {seconds[chosen, 0]/best:.2f}')
 
 
-def peak(which, plan_name, device):
-    "Peak memory in MiB of two training steps in fp32, in this process."
+def resident(field):
+    "Memory of this process in MiB, now (VmRSS) or at its highest so far (VmHWM). Linux only."
+    return int(Path('/proc/self/status').read_text().split(f'{field}:')[1].split()[0])/1024
+
+
+def peak(which, plan_name, device, setting):
+    "Peak memory in MiB of two training steps, in this process, beyond what it held with the network built."
     plan = PLANS[plan_name]
     model, call = (ours(**plan), my_call) if which == 'ours' else (theirs(**plan), their_call)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-    runner = Runner(model, call, plan, torch.float32, False, device)
+    before = resident('VmRSS')
+    runner = Runner(model, call, plan, *SETTINGS[setting], device)
     for _ in range(2): runner.train()
-    return torch.cuda.max_memory_allocated()/2**20 if device.startswith('cuda') else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024 - before
+    return torch.cuda.max_memory_allocated()/2**20 if device.startswith('cuda') else resident('VmHWM') - before
 
 
 def main():
@@ -137,16 +140,18 @@ def main():
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--compile', action='store_true')
     parser.add_argument('--plan', choices=PLANS)
-    parser.add_argument('--peak', nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument('--peak', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peak: print(peak(*args.peak, args.device)); return
+    if args.peak: print(peak(args.peak[0], args.peak[1], args.device, args.peak[2])); return
     for name, plan in PLANS.items():
         if args.plan not in (None, name): continue
         mine, other = pair(plan)
         print(f'\n== batch {plan["batch"]} of {name}: {count_parameters(mine):,} parameters here, {count_parameters(other):,} in diffusers; {torch.get_num_threads()} threads, torch {torch.__version__}')
         for kind in ('train', 'sample'): report(plan, kind, compare(plan, kind, args.rounds, args.device, args.compile), args.device)
-        found = [float(subprocess.run([sys.executable, __file__, '--device', args.device, '--peak', which, name], capture_output=True, text=True, check=True).stdout) for which in ('ours', 'theirs')]
-        print(f'peak memory of training, MiB: ours {found[0]:.0f}, diffusers {found[1]:.0f}, ratio {found[0]/found[1]:.2f}')
+        for setting in dict.fromkeys(('fp32', chosen_name(args.device))):
+            command = [sys.executable, __file__, '--device', args.device, '--peak']
+            found = [float(subprocess.run([*command, which, name, setting], capture_output=True, text=True, check=True).stdout) for which in ('ours', 'theirs')]
+            print(f'peak memory of training, {setting}, MiB: ours {found[0]:.0f}, diffusers {found[1]:.0f}, ratio {found[0]/found[1]:.2f}')
 
 
 if __name__ == '__main__': main()
