@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'save_weights', 'load_weights', 'check_tensors', 'describe_reverse', 'restore_reverse', 'save_json',
-           'load_config', 'run_folder', 'restore_model', 'load_run']
+           'load_json', 'load_config', 'run_folder', 'restore_model', 'load_run']
 
 # %% ../nbs/lib/checkpoints.ipynb #b9a675ea
 import json, os
@@ -73,14 +73,25 @@ def save_json(value: dict, path: str | Path) -> None:
     "Write plain data, indented, whole or not at all."
     save_whole(path, lambda part: part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath) + '\n', encoding='utf-8'))
 
-# %% ../nbs/lib/checkpoints.ipynb #4396550e
+# %% ../nbs/lib/checkpoints.ipynb #4170bbce
+def load_json(
+    path: str | Path,           # a file of save_json, or another that holds an object with fields
+    absent: str | None = None,  # what to say if there is none
+) -> dict:                      # its fields
+    "Read plain data. ValueError if the file is missing or broken, or holds something else than an object."
+    path = Path(path)
+    try: value = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError: raise ValueError(absent or f'{path.parent} has no {path.name}') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f'{path} cannot be read ({error})') from error
+    if not isinstance(value, dict): raise ValueError(f'{path} must hold an object with fields, not a {type(value).__name__}')
+    return value
+
+# %% ../nbs/lib/checkpoints.ipynb #8cca328c
 def load_config(folder: str | Path) -> dict:
     "config.json of a run folder. ValueError if there is none, or it is broken, or from a newer version of this package."
     path = Path(folder)/'config.json'
-    try: config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise ValueError(f'{folder} is not a run folder: it has no config.json') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f'{path} cannot be read ({error})') from error
-    if not isinstance(config, dict) or not isinstance(config.get('format'), int): raise ValueError(f'{path} is not a config of ddpm-course')
+    config = load_json(path, absent=f'{folder} is not a run folder: it has no config.json')
+    if not isinstance(config.get('format'), int): raise ValueError(f'{path} is not a config of ddpm-course')
     if config['format'] > FORMAT: raise ValueError(f'{path} has format {config["format"]}, this ddpm-course reads up to {FORMAT}; update the package')
     if missing := sorted({'model', 'reverse', 'data', 'train'} - config.keys()): raise ValueError(f'{path} is not a whole config: it lacks {missing[0]}')
     return config

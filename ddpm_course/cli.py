@@ -60,7 +60,7 @@ TRAIN_EXAMPLES = """examples:
   ddpm_train --data ~/Pictures/cats --size 64 --flips --steps 100000 --lr 2e-4 --ema 0.9999
   ddpm_train --resume runs/digits-1                 go on after Ctrl-C or a crash, as if nothing had happened"""
 
-# %% ../nbs/lib/cli.ipynb #d54a571d
+# %% ../nbs/lib/cli.ipynb #f49837ff
 OPTIONS = dict(
     data=f'one of {", ".join(DATA_NAMES)}, or a folder of pictures, searched with its subfolders',
     size='pixels a side: pictures are resized and centre-cropped to it (default: as they are)',
@@ -74,9 +74,10 @@ OPTIONS = dict(
     T='steps of the noise schedule', schedule='cosine, linear or sigmoid', predict=f'{", ".join(PREDICTIONS)}',
     variance=f'{", ".join(VARIANCES)}', widths='channels of each level, for example --widths 64 128 256 (default: by size)',
     attention_at='levels with attention, 0 is full size, for example --attention-at 1 2 (default: by size)',
-    layers='residual blocks a level', dropout='inside the residual blocks')
+    layers='residual blocks a level', dropout='inside the residual blocks',
+    checkpointing='compute twice instead of remembering, so that large pictures fit into memory')
 
-# %% ../nbs/lib/cli.ipynb #c198666f
+# %% ../nbs/lib/cli.ipynb #c0baecfd
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
@@ -84,9 +85,9 @@ def train_parser() -> OneLineParser:
     parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with; all other options come from its config.json')
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):
-        default = '' if field.default is None or field.name == 'flips' else f' (default: {field.default})'
+        default = '' if field.default is None or field.default is False else f' (default: {field.default})'
         kind = {'size': int, 'out': str, 'widths': int, 'attention_at': int}.get(field.name, type(field.default))
-        extra = dict(action='store_true') if field.name == 'flips' else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
+        extra = dict(action='store_true') if field.default is False else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
         if field.name in ('widths', 'attention_at'): extra['nargs'] = '+' if field.name == 'widths' else '*'
         parser.add_argument('--' + field.name.replace('_', '-'), dest=field.name, help=OPTIONS[field.name] + default, **extra)
     return parser
@@ -107,17 +108,17 @@ def run_training(args: list[str] | None) -> None:
     else: folder = start_training(TrainConfig(**options))
     print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #8cc51e72
+# %% ../nbs/lib/cli.ipynb #06ba704c
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
-    from ddpm_course.data import hold_out, load_data
+    from ddpm_course.data import check_holdout, load_data
     from ddpm_course.devices import pick_device
     from ddpm_course.training import build, check_config, new_run_folder, train
     from ddpm_course.unet import count_parameters
     check_config(config)
     pick_device(config.device)  # before a folder is made
     data = load_data(config.data, config.size)
-    hold_out(data, config.holdout)  # before a folder is made
+    check_holdout(len(data), config.holdout)  # before a folder is made
     model, reverse = build(config, data.shape)
     config = dataclasses.replace(config, out=str(new_run_folder(config.out, data.name)))
     print(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
@@ -268,18 +269,17 @@ def measure_bits(model, reverse, x0, levels: int, options):
     return vlb_terms(reverse, model, x0, levels=levels, steps=strata, draws=options.draws, rows=options.batch,
                      generator=torch.Generator().manual_seed(options.seed), progress=True)
 
-# %% ../nbs/lib/cli.ipynb #96e93b4c
+# %% ../nbs/lib/cli.ipynb #49375f8e
 def print_ledger(terms: dict, levels: int, out: str) -> None:
     "Four lines and a plot."
     import math
     from ddpm_course.elbo import mean_and_error, summary
-    from ddpm_course.plots import close_figure, plot_ledger, save_whole
+    from ddpm_course.plots import plot_ledger, save_figure
     import torch
     print(f'\n{"":16}bits/dim  ± standard error')
     for name, (mean, error) in summary(terms).items(): print(f'{name:14}{mean:10.4f}  ± {error:.4f}')
     print(f'(a code that knows nothing: {math.log2(levels):.4f})')
     ax = plot_ledger(*mean_and_error(torch.cat([terms['L_0'][:, None], terms['L_t']], 1)))
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_whole(out, lambda part: ax.figure.savefig(part, dpi=120))
-    close_figure(ax.figure)
+    save_figure(ax.figure, out)
     print(f'what each step costs: {out}')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DATA_NAMES', 'DEBIAN_FASHION', 'DINOSAUR', 'EYE', 'POINT_SETS', 'to_float', 'to_uint8', 'ImageSet', 'load_digits',
-           'hold_out', 'fit', 'to_tensor', 'load_folder', 'open_picture', 'default_root', 'unpack_debian_fashion',
-           'open_torchvision', 'load_torchvision', 'load_data', 'resize_digits', 'along_outline', 'moons', 'swiss_roll',
-           'dinosaur', 'sample_points']
+           'check_holdout', 'hold_out', 'fit', 'to_tensor', 'load_folder', 'open_picture', 'default_root',
+           'unpack_debian_fashion', 'open_torchvision', 'load_torchvision', 'load_data', 'resize_digits',
+           'along_outline', 'moons', 'swiss_roll', 'dinosaur', 'sample_points']
 
 # %% ../nbs/lib/data.ipynb #80e48609
 import gzip, math, os, shutil
@@ -66,13 +66,18 @@ def load_digits() -> ImageSet:
     with (files('ddpm_course')/'assets'/'digits.npz').open('rb') as f, np.load(f) as arrays:
         return ImageSet(torch.from_numpy(arrays['images'])[:, None], torch.from_numpy(arrays['labels']).long(), 17, 'digits')
 
-# %% ../nbs/lib/data.ipynb #1cbf315a
+# %% ../nbs/lib/data.ipynb #efbcdeea
+def check_holdout(count: int, n: int) -> None:
+    "Raise ValueError unless n of `count` pictures can be kept aside with some left to train on."
+    if not 0 <= n < count: raise ValueError(f'holdout must lie in 0..{count - 1} for {count} pictures, got {n}')
+
+# %% ../nbs/lib/data.ipynb #523ee902
 def hold_out(
     data: ImageSet,  # all pictures
     n: int,          # how many to keep aside, 0 … len(data)-1
 ) -> tuple[ImageSet, ImageSet | None]:  # those to train on, and those kept aside (None where n = 0)
     "Split off the last n of one fixed shuffle; with n = 0 the set stays as it is. ValueError if nothing would be left."
-    if not 0 <= n < len(data): raise ValueError(f'holdout must lie in 0..{len(data) - 1} for {len(data)} pictures, got {n}')
+    check_holdout(len(data), n)
     if n == 0: return data, None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return data.subset(order[:-n]), data.subset(order[-n:])

@@ -7,14 +7,14 @@ __all__ = ['DECODERS', 'bits_per_dim', 'prior_bits', 'decoder_nll', 'vlb_term', 
            'widen', 'RunningMean', 'vlb_block', 'collect_draws', 'check_ledger', 'vlb_terms', 'mean_and_error',
            'summary', 'gaussian_steps', 'gaussian_terms', 'rate_distortion']
 
-# %% ../nbs/04_elbo.ipynb #ab5d36d1
+# %% ../nbs/04_elbo.ipynb #991c51ef
 import math
 import torch
 from torch import Tensor
 from .gaussians import discretized_log_prob, normal_kl, normal_log_prob
 from .schedules import broadcast, steps_like
 from .forward import posterior_coefficients, posterior_variance, q_posterior, q_sample
-from .reverse import Reverse, check_choice, fixed_log_variance
+from .reverse import Reverse, check_choice, fixed_log_variance, shrink
 from .plots import with_bar
 
 # %% ../nbs/04_elbo.ipynb #9e046a82
@@ -199,12 +199,12 @@ def summary(
     rows = {'L_T': terms['L_T'], f"L_1 … L_{terms['L_t'].shape[1]}": terms['L_t'].sum(1), 'L_0': terms['L_0'], 'total': terms['total']}
     return {name: tuple(v.item() for v in mean_and_error(value)) for name, value in rows.items()}
 
-# %% ../nbs/04_elbo.ipynb #713533e3
+# %% ../nbs/04_elbo.ipynb #a7125d12
 def gaussian_steps(reverse: Reverse, variance: Tensor) -> Tensor:
     "Expected cost of step t = 1..T on Gaussian data of these variances, (D,), with the exact mean, in nats, (T, D): a KL for t >= 2, the density decoder at t = 1."
     s, t = reverse.schedule, torch.arange(1, reverse.schedule.T + 1)
     alpha_bar, known, weight_0 = (v[:, None] for v in (s.alpha_bar[1:], posterior_variance(s, t), posterior_coefficients(s, t)[0]))
-    moved = weight_0**2*variance*(1 - alpha_bar)/(alpha_bar*variance + 1 - alpha_bar)  # E(μ̃ - μ_θ)², what x_t does not tell
+    moved = weight_0**2*shrink(alpha_bar, variance)[1]  # E(μ̃ - μ_θ)², what x_t does not tell
     if reverse.variance == 'learned': log_v = (known + moved).log()
     else: log_v = fixed_log_variance(s, t, reverse.variance, reverse.sigma_1)[:, None]
     place, ratio = moved*torch.exp(-log_v), known*torch.exp(-log_v)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'colored_axes', 'show_image', 'show_images', 'image_grid', 'good_scale', 'save_whole', 'save_grid',
-           'save_gif', 'plot_losses', 'close_figure', 'plot_ledger', 'with_bar', 'LossBar']
+           'save_gif', 'plot_losses', 'save_figure', 'plot_ledger', 'with_bar', 'LossBar']
 
 # %% ../nbs/lib/plots.ipynb #ac7078dd
 import os, sys
@@ -135,9 +135,10 @@ def plot_losses(
     ax.set_yscale('log'); ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/lib/plots.ipynb #a6a56ce0
-def close_figure(fig) -> None:
-    "Forget a figure that has been written to a file."
+# %% ../nbs/lib/plots.ipynb #b3d7a4c6
+def save_figure(fig, path) -> None:
+    "Write a figure to a file, whole or not at all, and forget it."
+    save_whole(path, lambda part: fig.savefig(part, dpi=120))
     plt.close(fig)
 
 # %% ../nbs/lib/plots.ipynb #86077d73
@@ -168,14 +169,13 @@ def with_bar(
     watched = getattr(fp, 'IN_NOTEBOOK', False) or sys.stdout.isatty()
     return fp.progress_bar(items) if show and watched else items
 
-# %% ../nbs/lib/plots.ipynb #72172274
+# %% ../nbs/lib/plots.ipynb #0db3008e
 class LossBar:
     "Iterate over steps with fastprogress, showing the loss."
     def __init__(self, steps: range):
         from fastprogress import fastprogress as fp
         self.steps, self.drawn, self.notebook = steps, 0, getattr(fp, 'IN_NOTEBOOK', False)
-        if self.notebook: self.bar = fp.master_bar(steps)
-        else: self.bar = fp.progress_bar(steps) if sys.stdout.isatty() else steps
+        self.bar = fp.master_bar(steps) if self.notebook else with_bar(steps)
 
     def __iter__(self):
         yield from self.bar

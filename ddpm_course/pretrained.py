@@ -6,12 +6,11 @@
 __all__ = ['LIBRARY_DEFAULTS', 'OLD_FIELDS', 'SUPPORTED', 'PREDICTION_TYPES', 'VARIANCE_TYPES', 'SCHEDULER_DEFAULTS',
            'SCHEDULER_SUPPORTED', 'BETA_SCHEDULES', 'OLD_NAMES', 'WEIGHTS', 'PIPELINE', 'BLOCK', 'unsupported',
            'complete', 'attention_of', 'check_numbers', 'unet_arguments', 'straight', 'reverse_from_config',
-           'modern_name', 'modern_tensors', 'read_tensors', 'read_json', 'download', 'find_folder', 'label_rows',
-           'load_network', 'load_diffusers', 'head_width', 'config_from_unet', 'config_from_reverse', 'save_diffusers',
-           'record_blocks', 'BlockError', 'compare_blocks', 'first_to_differ']
+           'modern_name', 'modern_tensors', 'read_tensors', 'download', 'find_folder', 'label_rows', 'load_network',
+           'load_diffusers', 'head_width', 'config_from_unet', 'config_from_reverse', 'save_diffusers', 'record_blocks',
+           'BlockError', 'compare_blocks', 'first_to_differ']
 
-# %% ../nbs/14_published_weights.ipynb #13e35f23
-import json
+# %% ../nbs/14_published_weights.ipynb #261fb222
 import os
 import re
 import shutil
@@ -21,10 +20,10 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from .schedules import NoiseSchedule, cosine_schedule
+from .schedules import NoiseSchedule, cosine_schedule, linear_schedule
 from .reverse import Reverse
 from .unet import UNet
-from .checkpoints import check_tensors, save_json, save_weights
+from .checkpoints import check_tensors, load_json, save_json, save_weights
 
 # %% ../nbs/14_published_weights.ipynb #447974a2
 LIBRARY_DEFAULTS = dict(
@@ -110,12 +109,12 @@ SCHEDULER_DEFAULTS = dict(_class_name='DDPMScheduler', num_train_timesteps=1000,
 SCHEDULER_SUPPORTED = dict(_class_name=('DDPMScheduler', 'DDIMScheduler'), prediction_type=tuple(PREDICTION_TYPES), variance_type=tuple(VARIANCE_TYPES),
                            thresholding=(False,), rescale_betas_zero_snr=(False,), set_alpha_to_one=(True,), clip_sample=(True, False))
 
-# %% ../nbs/14_published_weights.ipynb #d5d960c7
+# %% ../nbs/14_published_weights.ipynb #d4590a28
 def straight(start, end, T): return torch.linspace(start, end, T, dtype=torch.float64)
 
 
 BETA_SCHEDULES = {
-    'linear': lambda T, start, end: NoiseSchedule(straight(start, end, T)),
+    'linear': lambda T, start, end: linear_schedule(T, start, end, rescale=False),
     'scaled_linear': lambda T, start, end: NoiseSchedule(straight(start**0.5, end**0.5, T)**2),
     'sigmoid': lambda T, start, end: NoiseSchedule(torch.sigmoid(straight(-6, 6, T))*(end - start) + start),
     'squaredcos_cap_v2': lambda T, start, end: cosine_schedule(T)}
@@ -177,15 +176,6 @@ def read_tensors(
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()): raise ValueError(f'{path} holds something else than named tensors')
     return tensors, path
 
-# %% ../nbs/14_published_weights.ipynb #fbcb37ba
-def read_json(path: Path) -> dict:
-    "Plain data from a file. ValueError if it is missing or broken."
-    try: value = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise ValueError(f'{path.parent} has no {path.name}') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f'{path} cannot be read ({error})') from error
-    if not isinstance(value, dict): raise ValueError(f'{path} must hold an object with fields, not a {type(value).__name__}')
-    return value
-
 # %% ../nbs/14_published_weights.ipynb #2706d701
 def download(
     repo: str,             # such as google/ddpm-cifar10-32
@@ -225,11 +215,11 @@ def label_rows(
                   f'If row {rows - 1} of the file is its null label, say null_label=True', stacklevel=3)
     return rows
 
-# %% ../nbs/14_published_weights.ipynb #4e1ac3ee
+# %% ../nbs/14_published_weights.ipynb #5ea63602
 def load_network(folder: Path, null_label: bool) -> UNet:
     "The UNet in a folder with config.json and weights, in eval mode. ValueError names the first thing that does not fit."
     config_path = folder/'config.json'
-    full = complete(config := read_json(config_path), config_path)
+    full = complete(config := load_json(config_path), config_path)
     tensors, path = read_tensors(folder)
     tensors = modern_tensors(tensors, path)
     classes = label_rows(full, tensors, null_label)
@@ -239,7 +229,7 @@ def load_network(folder: Path, null_label: bool) -> UNet:
     model.sample_size = full['sample_size']
     return model.eval()
 
-# %% ../nbs/14_published_weights.ipynb #477c0313
+# %% ../nbs/14_published_weights.ipynb #fa7426a2
 def load_diffusers(
     source: str | Path = 'google/ddpm-cifar10-32',  # a folder, or a name on the Hugging Face hub
     reverse: Reverse | None = None,  # for folders without scheduler_config.json
@@ -255,7 +245,7 @@ def load_diffusers(
     if reverse is None:
         path = inside('scheduler', 'scheduler_config.json')/'scheduler_config.json'
         if not path.exists(): raise ValueError(f'{folder} has no scheduler_config.json, so it does not say how to sample: give reverse=Reverse(linear_schedule(), variance="beta"), or what the network was trained for')
-        reverse = reverse_from_config(read_json(path), path)
+        reverse = reverse_from_config(load_json(path), path)
     if model.settings['out_channels'] != (wanted := model.settings['in_channels']*reverse.parts):
         raise unsupported(folder, 'out_channels', model.settings['out_channels'], f'{wanted} for variance {reverse.variance!r}')
     return model, reverse

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PREDICTIONS', 'VARIANCES', 'check_choice', 'prediction_to_x0', 'x0_to_prediction', 'convert', 'fixed_log_variance',
            'reverse_log_variance', 'split_output', 'ReverseSettings', 'reverse_gaussian', 'reverse_draw', 'Reverse',
-           'Oracle', 'GaussianOracle', 'MixtureOracle', 'mixture_responsibilities', 'gaussian_x0_variance',
+           'Oracle', 'shrink', 'GaussianOracle', 'MixtureOracle', 'mixture_responsibilities', 'gaussian_x0_variance',
            'mixture_x0_variance', 'WithVariance', 'step_log_variance', 'place_in_range', 'DatasetOracle']
 
 # %% ../nbs/03_reverse.ipynb #ca5ff96d
@@ -214,7 +214,16 @@ class Oracle:
         "The exact prediction at x_t, shape and dtype of xt. t in 1..T, one for all or int64 (B,)."
         return x0_to_prediction(self.schedule, self.x0(xt, t), xt.double(), t, self.predict).to(xt.dtype)
 
-# %% ../nbs/03_reverse.ipynb #7b3bd817
+# %% ../nbs/03_reverse.ipynb #366dd475
+def shrink(
+    alpha_bar: Tensor,  # ᾱ_t, 0 < ᾱ <= 1
+    variance: Tensor,   # s² of x_0 before anything was seen, >= 0; broadcasts with alpha_bar
+) -> tuple[Tensor, Tensor]:  # the gain g of (3.13), and Var[x_0 | x_t], what the uncertainty has shrunk to
+    "How far to believe x_t about x_0 ~ N(m, s²): Bayes' rule for two normals."
+    total = alpha_bar*variance + 1 - alpha_bar
+    return alpha_bar.sqrt()*variance/total, variance*(1 - alpha_bar)/total
+
+# %% ../nbs/03_reverse.ipynb #74c1274a
 class GaussianOracle(Oracle):
     "The exact denoiser for data from N(mean, cov)."
     def __init__(self,
@@ -234,13 +243,13 @@ class GaussianOracle(Oracle):
         "E[x_0 | x_t], shape of xt, float64: in each eigen-direction, shrink what was seen towards the mean."
         alpha_bar = at(self.schedule.alpha_bar, steps_like(t, xt, self.schedule.T))[:, None]
         seen = (xt.double() - broadcast(alpha_bar[:, 0].sqrt(), xt.double())*self.mean).flatten(1)
-        gain = alpha_bar.sqrt()*self.eigenvalues / (alpha_bar*self.eigenvalues + 1 - alpha_bar)
+        gain, _ = shrink(alpha_bar, self.eigenvalues)
         moved = gain*seen if self.U is None else ((seen @ self.U)*gain) @ self.U.mT
         return self.mean + moved.reshape(xt.shape)
 
     def x0_variance(self, xt, t): return gaussian_x0_variance(self, xt, steps_like(t, xt, self.schedule.T))
 
-# %% ../nbs/03_reverse.ipynb #090f96d0
+# %% ../nbs/03_reverse.ipynb #30d2a470
 class MixtureOracle(Oracle):
     "The exact denoiser for data from Σ_k w_k·N(m_k, s_k²·I)."
     def __init__(self,
@@ -258,10 +267,9 @@ class MixtureOracle(Oracle):
 
     def x0(self, xt, t):
         "E[x_0 | x_t], shape of xt, float64: each component's posterior mean, weighted by its responsibility."
-        signal = at(self.schedule.alpha_bar, steps_like(t, xt, self.schedule.T)).sqrt()[:, None]
-        gain = signal*self.variance / (signal**2*self.variance + 1 - signal**2)
-        r = self.responsibilities(xt, t)
-        return ((r*(1 - gain*signal)) @ self.means.flatten(1) + (r*gain).sum(1, keepdim=True)*xt.double().flatten(1)).reshape(xt.shape)
+        alpha_bar = at(self.schedule.alpha_bar, steps_like(t, xt, self.schedule.T))[:, None]
+        (gain, _), r = shrink(alpha_bar, self.variance), self.responsibilities(xt, t)
+        return ((r*(1 - gain*alpha_bar.sqrt())) @ self.means.flatten(1) + (r*gain).sum(1, keepdim=True)*xt.double().flatten(1)).reshape(xt.shape)
 
     def responsibilities(self, xt, t):
         "p(component | x_t), (B, K), rows sum to 1."
@@ -282,19 +290,18 @@ def mixture_responsibilities(
     square = (x**2).sum(1, keepdim=True) - 2*alpha_bar.sqrt()*(x @ m.T) + alpha_bar*(m**2).sum(1)
     return torch.softmax(oracle.log_weights - 0.5*square/variance - 0.5*x.shape[1]*variance.log(), dim=1)
 
-# %% ../nbs/03_reverse.ipynb #aa62a052
+# %% ../nbs/03_reverse.ipynb #e727ccf7
 def gaussian_x0_variance(
     oracle: GaussianOracle,  # the Gaussian
     xt: Tensor,              # x_t, (B, ...)
     t: Tensor,               # steps in 1..T, int64, (B,)
 ) -> Tensor:                 # Var[x_0 | x_t] of each coordinate, shape of xt, float64
     "λ(1-ᾱ)/(ᾱλ + 1-ᾱ) along each eigenvector, turned back to coordinates; the same whatever x_t is."
-    alpha_bar = at(oracle.schedule.alpha_bar, t)[:, None]
-    left = oracle.eigenvalues*(1 - alpha_bar) / (alpha_bar*oracle.eigenvalues + 1 - alpha_bar)
+    _, left = shrink(at(oracle.schedule.alpha_bar, t)[:, None], oracle.eigenvalues)
     if oracle.U is not None: left = left @ (oracle.U**2).mT
     return left.expand(-1, xt[0].numel()).reshape(xt.shape)
 
-# %% ../nbs/03_reverse.ipynb #8dd9f006
+# %% ../nbs/03_reverse.ipynb #b74ab281
 def mixture_x0_variance(
     oracle: MixtureOracle,  # the mixture
     xt: Tensor,             # x_t, (B, ...)
@@ -302,13 +309,12 @@ def mixture_x0_variance(
 ) -> Tensor:                # Var[x_0 | x_t] of each coordinate, shape of xt, float64
     "Variance within the components plus variance between them."
     alpha_bar, x, m = at(oracle.schedule.alpha_bar, t)[:, None], xt.double().flatten(1), oracle.means.flatten(1)
-    total = alpha_bar*oracle.variance + 1 - alpha_bar
-    gain, r = alpha_bar.sqrt()*oracle.variance/total, oracle.responsibilities(xt, t)
+    (gain, left), r = shrink(alpha_bar, oracle.variance), oracle.responsibilities(xt, t)
     keep = 1 - gain*alpha_bar.sqrt()
     sums = lambda w: w.sum(1, keepdim=True)
     square = (r*keep**2) @ m**2 + 2*x*((r*keep*gain) @ m) + x**2*sums(r*gain**2)
     mean = (r*keep) @ m + x*sums(r*gain)
-    return (sums(r*oracle.variance*(1 - alpha_bar)/total) + square - mean**2).clamp(min=0).reshape(xt.shape)
+    return (sums(r*left) + square - mean**2).clamp(min=0).reshape(xt.shape)
 
 # %% ../nbs/03_reverse.ipynb #0fa0b594
 class WithVariance:

@@ -8,7 +8,7 @@ __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'Draw', 'NetworkConfig', 'TrainConfig',
            'draw_batch', 'training_loss', 'train_step', 'new_run_folder', 'describe_run', 'save_checkpoint',
            'save_losses', 'load_checkpoint', 'ask_to_stop', 'run_steps', 'check_losses', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #d1ca5a7e
+# %% ../nbs/07_training.ipynb #c11b2cfc
 import copy, csv, dataclasses, io, math, shlex, signal, threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from .losses import KINDS, WEIGHTINGS, LossSecondMomentSteps, UniformSteps, hybr
 from .devices import fastest_settings, pick_device
 from .unet import UNet, check_picture
 from .data import ImageSet, hold_out, load_data
-from .plots import LossBar, close_figure, plot_losses, save_whole
+from .plots import LossBar, plot_losses, save_figure, save_whole
 from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, restore_model, restore_reverse,
                                      save_json, save_weights)
 
 # %% ../nbs/07_training.ipynb #9d92c45c
 SCHEDULES = {'cosine': cosine_schedule, 'linear': linear_schedule, 'sigmoid': sigmoid_schedule}
 
-# %% ../nbs/07_training.ipynb #13eb819c
+# %% ../nbs/07_training.ipynb #4171d1ed
 @dataclass
 class NetworkConfig:
     "What is to be learned, and by what network."
@@ -41,6 +41,7 @@ class NetworkConfig:
     attention_at: tuple[int, ...] | None = None  # levels with attention, 0 = full size; None suits the size of the pictures
     layers: int = 1             # residual blocks a level
     dropout: float = 0.0        # inside the residual blocks
+    checkpointing: bool = False # compute twice instead of remembering: large pictures fit into memory, steps take longer
 
 # %% ../nbs/07_training.ipynb #a57af03e
 @dataclass
@@ -103,7 +104,7 @@ def default_widths(side: int) -> tuple[int, ...]:
     "Widths for pictures of this many pixels a side: another level for every doubling above 8."
     return (32, 64, 64, 128, 128, 256)[:max(2, min(6, int(math.log2(max(side, 1))) - 1))]
 
-# %% ../nbs/07_training.ipynb #b68a35e0
+# %% ../nbs/07_training.ipynb #591ca4cc
 def build(
     config: TrainConfig,          # what to build
     shape: tuple[int, int, int],  # of one picture, (C, H, W)
@@ -117,7 +118,7 @@ def build(
     suited = tuple(i for i in range(1, len(widths)) if 8 <= side//2**i <= 16)
     attention = suited if config.attention_at is None else tuple(config.attention_at)
     torch.manual_seed(config.seed)
-    model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout)
+    model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout, checkpointing=config.checkpointing)
     return model, reverse
 
 # %% ../nbs/07_training.ipynb #ed808199
@@ -267,7 +268,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int = 2) -> None:
     save_losses(trainer, folder)
     for old in sorted((folder/'checkpoints').glob('step_*.pt'))[:-keep]: old.unlink()
 
-# %% ../nbs/07_training.ipynb #874098c5
+# %% ../nbs/07_training.ipynb #75d999ab
 def save_losses(trainer: Trainer, folder: Path) -> None:
     "losses.csv (step, loss, lr) and losses.png."
     rows = [(step, loss, learning_rate(step, trainer.config)) for step, loss in enumerate(trainer.losses, 1)]
@@ -275,8 +276,7 @@ def save_losses(trainer: Trainer, folder: Path) -> None:
         with open(part, 'w', newline='') as f: csv.writer(f).writerows([('step', 'loss', 'lr'), *rows])
     save_whole(folder/'losses.csv', write)
     ax = plot_losses([step for step, _, _ in rows], trainer.losses)
-    save_whole(folder/'losses.png', lambda part: ax.figure.savefig(part, dpi=120))
-    close_figure(ax.figure)
+    save_figure(ax.figure, folder/'losses.png')
 
 # %% ../nbs/07_training.ipynb #ef6de2d8
 def load_checkpoint(trainer: Trainer, folder: Path) -> None:

@@ -110,6 +110,14 @@ def test_a_run_is_done_once_and_an_interrupted_one_goes_on(tmp_path, monkeypatch
     assert run_variant('b', changes, SMALL, 0, tmp_path, **SCORE) == first
 
 
+def test_an_experiment_reads_its_pictures_once(tmp_path, monkeypatch):
+    import ddpm_course.improved as module
+    module.pictures.cache_clear()
+    monkeypatch.setattr(module, 'load_data', lambda *a: pytest.fail('read again'))
+    experiment({'a': {}}, SMALL, range(2), tmp_path, quiet=True, **SCORE)
+    assert module.pictures.cache_info().misses == 1
+
+
 def test_seeds_differ_and_the_table_tells_all(tmp_path, capsys):
     variants = {name: IMPROVED[name] for name in ('linear, simple', 'cosine, vlb, importance')}
     results = experiment(variants, SMALL, range(2), tmp_path, **SCORE)

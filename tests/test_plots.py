@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from ddpm_course.plots import (COLORS, LossBar, close_figure, colored_axes, good_scale, image_grid, plot_ledger, plot_losses, save_gif, save_grid, save_whole, show_image, show_images,
+from ddpm_course.plots import (COLORS, LossBar, colored_axes, good_scale, image_grid, plot_ledger, plot_losses, save_figure, save_gif, save_grid, save_whole, show_image, show_images,
                                with_bar)
 
 levels = lambda *shape: torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
@@ -92,8 +92,16 @@ def test_losses_with_their_running_mean(n):
     assert list(faint.get_ydata()) == losses
     expected = [sum(losses[i:i + 25])/25 for i in range(n - 24)] if n >= 50 else losses
     assert np.allclose(bold.get_ydata(), expected) and bold.get_xdata()[-1] == n
-    close_figure(ax.figure)
-    assert not plt.get_fignums()
+    plt.close(ax.figure)
+
+
+def test_a_figure_is_written_and_forgotten(tmp_path):
+    ax = colored_axes('x', 'y')
+    save_figure(ax.figure, tmp_path/'a.png')
+    assert Image.open(tmp_path/'a.png').size[0] > 300 and not plt.get_fignums()
+    with pytest.raises(OSError): save_figure(colored_axes('x').figure, tmp_path/'nowhere'/'a.png')
+    plt.close('all')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.png']
 
 
 def test_the_ledger_is_drawn():

@@ -177,6 +177,12 @@ def test_every_kind_of_training_takes_steps(changes):
     assert {p.dtype for p in t.model.parameters()} == {torch.float32}
 
 
+def test_checkpointing_trains_the_same_network():
+    one, two = (trainer(dropout=0.3, checkpointing=value, device='cpu', precision='fp32') for value in (False, True))
+    for t in (one, two): train_step(t), train_step(t)
+    assert two.model.checkpointing and equal(bits(one.model), bits(two.model))
+
+
 OBJECTIVES = [(objective, variance) for objective, variances in (('simple', ('beta', 'beta_tilde')), ('hybrid', ('learned', 'learned_range')), ('vlb', ('beta', 'beta_tilde', 'learned', 'learned_range'))) for variance in variances]
 
 
