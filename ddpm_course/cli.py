@@ -6,15 +6,15 @@
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'EVAL_HELP', 'EVAL_EXAMPLES', 'draw_samples', 'in_one_line',
            'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'run_training', 'start_training', 'sample_parser',
            'ddpm_sample', 'run_sampling', 'sample_batches', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval',
-           'eval_pictures', 'run_evaluation', 'how_measured', 'measure_bits', 'print_ledger']
+           'eval_pictures', 'run_evaluation', 'how_measured', 'measure_bits', 'print_ledger', 'main']
 
-# %% ../nbs/lib/cli.ipynb #e73ddb40
-import argparse, dataclasses, sys
+# %% ../nbs/lib/cli.ipynb #9170859b
+import argparse, dataclasses, os, sys
 from pathlib import Path
 from .data import DATA_NAMES
 from .reverse import PREDICTIONS, VARIANCES
 
-# %% ../nbs/lib/cli.ipynb #54d07c7d
+# %% ../nbs/lib/cli.ipynb #a1b19449
 def draw_samples(
     reverse,      # p_θ
     model,        # callable model(xt, t)
@@ -25,9 +25,12 @@ def draw_samples(
     "Write samples.png and denoising.gif, from seeds 0 … n-1, so that the pictures of two runs can be compared."
     from ddpm_course.ddim import ddim_steps
     from ddpm_course.plots import save_gif, save_grid
-    frames = []
-    for t, x, x0_hat in ddim_steps(reverse, model, (n, *shape), steps=min(50, reverse.schedule.T), seeds=list(range(n))):
+    from ddpm_course.ranks import rank_and_world, share, union
+    seeds, frames = share(list(range(n))), []
+    for t, x, x0_hat in ddim_steps(reverse, model, (len(seeds), *shape), steps=min(50, reverse.schedule.T), seeds=seeds):
+        x = union(x, n)
         frames.append(x[:16].cpu())
+    if rank_and_world()[0]: return
     save_grid(x, Path(folder)/'samples.png')
     save_gif(frames, Path(folder)/'denoising.gif', columns=4)
 
@@ -60,7 +63,7 @@ TRAIN_EXAMPLES = """examples:
   ddpm_train --data ~/Pictures/cats --size 64 --flips --steps 100000 --lr 2e-4 --ema 0.9999
   ddpm_train --resume runs/digits-1                 go on after Ctrl-C or a crash, as if nothing had happened"""
 
-# %% ../nbs/lib/cli.ipynb #f49837ff
+# %% ../nbs/lib/cli.ipynb #151461bd
 OPTIONS = dict(
     data=f'one of {", ".join(DATA_NAMES)}, or a folder of pictures, searched with its subfolders',
     size='pixels a side: pictures are resized and centre-cropped to it (default: as they are)',
@@ -75,7 +78,9 @@ OPTIONS = dict(
     variance=f'{", ".join(VARIANCES)}', widths='channels of each level, for example --widths 64 128 256 (default: by size)',
     attention_at='levels with attention, 0 is full size, for example --attention-at 1 2 (default: by size)',
     layers='residual blocks a level', dropout='inside the residual blocks',
-    checkpointing='compute twice instead of remembering, so that large pictures fit into memory')
+    accumulate='parts in which a batch is computed, one after the other: less memory for the same step',
+    checkpointing='compute twice instead of remembering: less memory again, longer steps',
+    sample_every='steps between looks at what it can draw so far; 0: only at the end', compile='torch.compile the network: slow to start, then faster on a GPU')
 
 # %% ../nbs/lib/cli.ipynb #c0baecfd
 def train_parser() -> OneLineParser:
@@ -97,31 +102,37 @@ def ddpm_train(args: list[str] | None = None) -> None:
     "The shell's ddpm_train. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_train', run_training, args)
 
-# %% ../nbs/lib/cli.ipynb #f4ab84ad
+# %% ../nbs/lib/cli.ipynb #19127ba5
 def run_training(args: list[str] | None) -> None:
     "Read options, train or resume, say where the results are."
     options = vars(train_parser().parse_args(args))
     from ddpm_course.training import TrainConfig, resume
+    from ddpm_course.checkpoints import load_config
+    from ddpm_course.ranks import joined
     if (run := options.pop('resume')) is not None:
+        if given := [name for name, value in options.items() if value != getattr(TrainConfig, name)]:
+            raise ValueError(f'--resume goes on with the settings of {run}/config.json; leave out --{given[0].replace("_", "-")}')
         print(f'going on with {run}', flush=True)
-        folder = resume(run, draw=draw_samples)
-    else: folder = start_training(TrainConfig(**options))
-    print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
+        with joined(load_config(run)['train'].get('device', 'auto')): folder = resume(run, draw=draw_samples)
+    else:
+        with joined(options['device']): folder = start_training(TrainConfig(**options))
+    if os.environ.get('RANK', '0') == '0': print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #06ba704c
+# %% ../nbs/lib/cli.ipynb #4752667f
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
     from ddpm_course.data import check_holdout, load_data
     from ddpm_course.devices import pick_device
+    from ddpm_course.ranks import first_then_all, from_first, rank_and_world
     from ddpm_course.training import build, check_config, new_run_folder, train
     from ddpm_course.unet import count_parameters
     check_config(config)
     pick_device(config.device)  # before a folder is made
-    data = load_data(config.data, config.size)
+    data = first_then_all(lambda: load_data(config.data, config.size))
     check_holdout(len(data), config.holdout)  # before a folder is made
     model, reverse = build(config, data.shape)
-    config = dataclasses.replace(config, out=str(new_run_folder(config.out, data.name)))
-    print(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
+    config = dataclasses.replace(config, out=str(from_first(lambda: new_run_folder(config.out, data.name))))
+    if rank_and_world()[0] == 0: print(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
           f'{config.steps:,} steps; writing to {config.out} (Ctrl-C stops and saves)', flush=True)
     return train(model, reverse, data, config, draw_samples)
 
@@ -283,3 +294,15 @@ def print_ledger(terms: dict, levels: int, out: str) -> None:
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     save_figure(ax.figure, out)
     print(f'what each step costs: {out}')
+
+# %% ../nbs/lib/cli.ipynb #684659b9
+def main(args: list[str] | None = None) -> None:
+    "python -m ddpm_course.cli train …, sample … or eval …; args: as on the command line, sys.argv when None."
+    commands = dict(train=ddpm_train, sample=ddpm_sample, eval=ddpm_eval)
+    name, *rest = (sys.argv[1:] if args is None else args) or ['']
+    if name not in commands: fail('ddpm_course.cli', f'say train, sample or eval first, got {name!r}', 2)
+    commands[name](rest)
+
+# %% ../nbs/lib/cli.ipynb #829c1736
+#| eval: false
+if __name__ == '__main__': main()

@@ -169,13 +169,13 @@ def with_bar(
     watched = getattr(fp, 'IN_NOTEBOOK', False) or sys.stdout.isatty()
     return fp.progress_bar(items) if show and watched else items
 
-# %% ../nbs/lib/plots.ipynb #0db3008e
+# %% ../nbs/lib/plots.ipynb #5de0044f
 class LossBar:
     "Iterate over steps with fastprogress, showing the loss."
-    def __init__(self, steps: range):
+    def __init__(self, steps: range, show: bool = True):
         from fastprogress import fastprogress as fp
-        self.steps, self.drawn, self.notebook = steps, 0, getattr(fp, 'IN_NOTEBOOK', False)
-        self.bar = fp.master_bar(steps) if self.notebook else with_bar(steps)
+        self.steps, self.drawn, self.notebook = steps, 0, show and getattr(fp, 'IN_NOTEBOOK', False)
+        self.bar = fp.master_bar(steps) if self.notebook else with_bar(steps, show)
 
     def __iter__(self):
         yield from self.bar

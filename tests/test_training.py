@@ -19,7 +19,7 @@ from ddpm_course.data import ImageSet, hold_out, load_digits, to_uint8
 from ddpm_course.losses import hybrid_loss, loss_weight, simple_loss, vlb_loss
 from ddpm_course.plots import LossBar
 from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, check_objective, draw_batch, learning_rate, new_run_folder,
-                                  resume, step_generator, train, train_step)
+                                  make_numbered, resume, step_generator, train, train_step, training_loss)
 
 bits = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
 equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -40,7 +40,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.parametrize('name, value', [('steps', 0), ('batch', 0), ('batch', -3), ('save_every', 0), ('T', 0), ('layers', 0), ('lr', 0), ('lr', -1.), ('lr', math.nan), ('clip_norm', 0),
                                          ('weight_decay', -1.), ('ema', 1), ('ema', -0.1), ('ema', math.nan), ('dropout', 1), ('dropout', -0.1), ('schedule', 'even'), ('decay', 'slow'),
-                                         ('loss', 'cosine'), ('precision', 'fp8'), ('objective', 'elbo'), ('weighting', 'p2'), ('draw_t', 'often')])
+                                         ('loss', 'cosine'), ('precision', 'fp8'), ('accumulate', 0), ('accumulate', 9), ('sample_every', -1), ('objective', 'elbo'), ('weighting', 'p2'), ('draw_t', 'often')])
 def test_each_setting_is_checked(name, value):
     with pytest.raises(ValueError, match=name): check_config(settings(**{name: value}))
 
@@ -177,6 +177,30 @@ def test_every_kind_of_training_takes_steps(changes):
     assert {p.dtype for p in t.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize('changes', [{}, dict(objective='vlb', variance='learned', draw_t='importance'), dict(predict='v', weighting='min_snr')], ids=str)
+@pytest.mark.parametrize('parts', [2, 3, 8])
+def test_a_batch_in_parts_is_the_same_step(parts, changes):
+    one, two = (trainer(**changes, accumulate=n, device='cpu', precision='fp32') for n in (1, parts))
+    for _ in range(3): assert abs(train_step(one) - train_step(two)) < 1e-5
+    for (k, a), b in zip(one.model.named_parameters(), two.model.parameters()): assert torch.allclose(a.grad, b.grad, atol=1e-5*max(1, a.grad.abs().max())), k
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one.sampler.state_dict().values(), two.sampler.state_dict().values()))
+
+
+def test_parts_see_fewer_pictures_at_a_time():
+    t, seen = trainer(accumulate=3), []
+    t.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    train_step(t)
+    assert seen == [3, 3, 2]
+
+
+def test_compile_changes_what_is_called_and_not_what_is_saved(monkeypatch, tmp_path, tiny_run):
+    asked = []
+    def compiled(model): asked.append(model); return lambda x, t: model(x, t)
+    monkeypatch.setattr(torch, 'compile', compiled)
+    run = start(tmp_path/'run', compile=True)
+    assert len(asked) == 1 and numbers(run) == numbers(tiny_run)
+
+
 def test_checkpointing_trains_the_same_network():
     one, two = (trainer(dropout=0.3, checkpointing=value, device='cpu', precision='fp32') for value in (False, True))
     for t in (one, two): train_step(t), train_step(t)
@@ -271,7 +295,7 @@ def test_a_network_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match='own kind'): resume(run)
 
 
-@pytest.mark.parametrize('last, changes', [(1, {}), (20, {}), (23, {}), (7, dict(dropout=0.3, variance='learned_range', flips=True)), (7, dict(precision='bf16', device='cpu')),
+@pytest.mark.parametrize('last, changes', [(1, {}), (20, {}), (23, {}), (7, dict(dropout=0.3, variance='learned_range', flips=True)), (7, dict(precision='bf16', device='cpu')), (13, dict(accumulate=3, dropout=0.3)),
                                            (17, dict(T=4, draw_t='importance', objective='vlb', variance='learned')), (9, dict(holdout=1000, objective='vlb'))], ids=str)
 def test_ctrl_c_then_resume(tmp_path, monkeypatch, unbroken, changes, last):
     if changes: unbroken = numbers(start(tmp_path/'unbroken', steps=30, **changes))
@@ -495,10 +519,67 @@ def test_a_disk_that_is_full(tmp_path):
     assert not [p for p in (tmp_path/'run').rglob('*') if p.is_file() and p.name != 'config.json']
 
 
-def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
-    def step(t): return train_step(t)*(math.nan if t.step == 14 else 1)
+def at_step(step, **changes):
+    t = trainer(**changes, device='cpu', precision='fp32')
+    t.step = step
+    return t
+
+
+def test_float16_that_overflows_now_and_then_is_counted(tmp_path, capsys):
+    "It begins with a scale that is far too large, and halves it until the gradients fit."
+    t = trainer(device='cpu', precision='fp16', steps=40)
+    t.scaler = torch.amp.GradScaler('cpu', init_scale=2.**28)
+    training.finish(t, tmp_path, None)
+    assert 3 < t.skipped < 40 and t.in_a_row == 0 and f'{t.skipped} of 40 steps were skipped because float16 overflowed' in capsys.readouterr().out
+    again = trainer(device='cpu', precision='fp16', steps=40)
+    training.load_checkpoint(again, tmp_path)
+    assert again.skipped == t.skipped
+
+
+def test_float16_that_only_overflows_stops(tmp_path, monkeypatch):
+    spoil(monkeypatch, 5, lambda rows, t: BadGradient.apply(rows))
+    with pytest.raises(RuntimeError, match=r'overflowed at each of the 20 steps up to 24 \(20 in all\)'): start(tmp_path/'run', steps=60, device='cpu', precision='fp16')
+
+
+def test_looks_on_the_way(tmp_path):
+    seen = []
+    def draw(reverse, model, shape, folder): seen.append((folder.relative_to(tmp_path).as_posix(), torch.rand(1)))
+    data, config = load_digits(), settings(out=str(tmp_path/'run'), sample_every=2)
+    run = train(*build(config, data.shape), data, config, draw)
+    assert [s for s, _ in seen] == ['run/samples/step_0000002', 'run/samples/step_0000004', 'run']
+    assert numbers(run) == numbers(start(tmp_path/'plain')), 'drawing must not disturb training'
+
+
+def test_two_runs_that_start_together_get_a_folder_each(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(8) as pool: made = list(pool.map(lambda _: make_numbered(tmp_path/'runs', 'digits', 1), range(24)))
+    assert sorted(p.name for p in made) == sorted(f'digits-{i}' for i in range(1, 25))
+
+
+def spoil(monkeypatch, step, change):
+    "From this step on, change(rows, t) is what training_loss answers."
+    def loss(trainer, x0, t, noise):
+        rows = training_loss(trainer, x0, t, noise)
+        return change(rows, t) if trainer.step + 1 >= step else rows
+    monkeypatch.setattr(training, 'training_loss', loss)
+
+
+class BadGradient(torch.autograd.Function):
+    "The number itself, with an infinite gradient."
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+
+    @staticmethod
+    def backward(ctx, g): return g*math.inf
+
+
+@pytest.mark.parametrize('change, words', [(lambda rows, t: torch.where(t == t.max(), math.nan, rows), 'loss became nan at step 14, for t = {t}; '),
+                                           (lambda rows, t: torch.where(t == t.max(), math.inf, rows), 'loss became inf at step 14, for t = {t}; '),
+                                           (lambda rows, t: BadGradient.apply(rows), 'gradient became nan at step 14, though the loss was a number')])
+def test_a_run_that_diverges(tmp_path, monkeypatch, change, words):
+    expected = words.format(t=draw_batch(at_step(13), step_generator(0, 14))[1].max().item())
     with monkeypatch.context() as patch:
-        patch.setattr(training, 'train_step', step)
-        with pytest.raises(RuntimeError, match='nan at step 14') as error: start(tmp_path/'run', steps=30, save_every=6)
-    assert f'{tmp_path}/run' in str(error.value) and '\n' not in str(error.value)
+        spoil(patch, 14, change)
+        with pytest.raises(RuntimeError, match=expected) as error: start(tmp_path/'run', steps=30, save_every=6, device='cpu', precision='fp32')
+    assert f'{tmp_path}/run/checkpoints/step_0000012.pt' in str(error.value) and '\n' not in str(error.value)
     assert sorted(p.name for p in (tmp_path/'run'/'checkpoints').iterdir()) == ['step_0000006.pt', 'step_0000012.pt']
