@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'EVAL_HELP', 'EVAL_EXAMPLES', 'draw_samples', 'in_one_line',
-           'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'run_training', 'start_training', 'sample_parser',
-           'ddpm_sample', 'run_sampling', 'sample_batches', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval',
-           'eval_pictures', 'run_evaluation', 'how_measured', 'measure_bits', 'print_ledger', 'main']
+           'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'run_training', 'print_diagnosis', 'start_training',
+           'sample_parser', 'ddpm_sample', 'run_sampling', 'sample_batches', 'write_pngs', 'eval_parser', 'ddpm_eval',
+           'check_eval', 'eval_pictures', 'run_evaluation', 'how_measured', 'measure_bits', 'print_ledger', 'main']
 
 # %% ../nbs/lib/cli.ipynb #9170859b
 import argparse, dataclasses, os, sys
@@ -82,12 +82,13 @@ OPTIONS = dict(
     checkpointing='compute twice instead of remembering: less memory again, longer steps',
     sample_every='steps between looks at what it can draw so far; 0: only at the end', compile='torch.compile the network: slow to start, then faster on a GPU')
 
-# %% ../nbs/lib/cli.ipynb #c0baecfd
+# %% ../nbs/lib/cli.ipynb #146eceee
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
     parser = OneLineParser('ddpm_train', usage='ddpm_train [options]', description=TRAIN_HELP, epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with; all other options come from its config.json')
+    parser.add_argument('--diagnose', metavar='RUN', help='train nothing, but say in words why samples of this run may be bad')
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):
         default = '' if field.default is None or field.default is False else f' (default: {field.default})'
@@ -102,13 +103,14 @@ def ddpm_train(args: list[str] | None = None) -> None:
     "The shell's ddpm_train. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_train', run_training, args)
 
-# %% ../nbs/lib/cli.ipynb #19127ba5
+# %% ../nbs/lib/cli.ipynb #287bc849
 def run_training(args: list[str] | None) -> None:
     "Read options, train or resume, say where the results are."
     options = vars(train_parser().parse_args(args))
     from ddpm_course.training import TrainConfig, resume
     from ddpm_course.checkpoints import load_config
     from ddpm_course.ranks import joined
+    if (run := options.pop('diagnose')) is not None: return print_diagnosis(run)
     if (run := options.pop('resume')) is not None:
         if given := [name for name, value in options.items() if value != getattr(TrainConfig, name)]:
             raise ValueError(f'--resume goes on with the settings of {run}/config.json; leave out --{given[0].replace("_", "-")}')
@@ -117,6 +119,14 @@ def run_training(args: list[str] | None) -> None:
     else:
         with joined(options['device']): folder = start_training(TrainConfig(**options))
     if os.environ.get('RANK', '0') == '0': print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
+
+# %% ../nbs/lib/cli.ipynb #d17aa10a
+def print_diagnosis(run: str) -> None:
+    "What was found about a run, a line each."
+    from ddpm_course.diagnose import diagnose
+    found = diagnose(run)
+    for finding in found: print(finding)
+    print('nothing is wrong that these checks can see' if all(f.good for f in found) else 'mend the first problem first: it may be the cause of the others')
 
 # %% ../nbs/lib/cli.ipynb #4752667f
 def start_training(config) -> Path:

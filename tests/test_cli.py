@@ -355,7 +355,7 @@ def test_a_run_of_one_step(capsys, tmp_path):
 
 # All three
 
-@pytest.mark.parametrize('command, options', [(ddpm_train, [f.name.replace('_', '-') for f in dataclasses.fields(TrainConfig)] + ['resume']),
+@pytest.mark.parametrize('command, options', [(ddpm_train, [f.name.replace('_', '-') for f in dataclasses.fields(TrainConfig)] + ['resume', 'diagnose']),
                                               (ddpm_sample, ['n', 'steps', 'eta', 'seed', 'out', 'pngs', 'device']),
                                               (ddpm_eval, ['bits', 'n', 'steps', 'draws', 'variance', 'weights', 'data', 'batch', 'seed', 'out', 'device'])])
 def test_help_tells_all(capsys, command, options):

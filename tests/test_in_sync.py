@@ -7,7 +7,7 @@ import pytest
 from notebooks import NOTEBOOKS, ROOT, name
 
 READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'improved', 'pretrained']
-LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints']
+LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints', 'diagnose']
 
 
 @pytest.fixture
