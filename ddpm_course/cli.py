@@ -63,7 +63,7 @@ TRAIN_EXAMPLES = """examples:
   ddpm_train --data ~/Pictures/cats --size 64 --flips --steps 100000 --lr 2e-4 --ema 0.9999
   ddpm_train --resume runs/digits-1                 go on after Ctrl-C or a crash, as if nothing had happened"""
 
-# %% ../nbs/lib/cli.ipynb #151461bd
+# %% ../nbs/lib/cli.ipynb #b5d21570
 OPTIONS = dict(
     data=f'one of {", ".join(DATA_NAMES)}, or a folder of pictures, searched with its subfolders',
     size='pixels a side: pictures are resized and centre-cropped to it (default: as they are)',
@@ -71,7 +71,7 @@ OPTIONS = dict(
     steps='optimiser steps', batch='pictures a step', lr='peak learning rate', warmup='steps until the peak',
     decay='cosine (to 0 at the end) or constant', weight_decay='of AdamW', clip_norm='longest gradient followed in full',
     ema='share of the average that stays at each step', flips='mirror half of the pictures', loss='mse, l1 or huber',
-    precision='auto, fp32, bf16 or fp16', device='auto, cpu, cuda, cuda:1, mps …', save_every='steps between checkpoints', holdout='pictures kept aside for ddpm_eval, never trained on',
+    precision='auto, fp32, bf16 or fp16', device='auto, cpu, cuda, cuda:1, mps …', save_every='steps between checkpoints', holdout='pictures kept aside for ddpm_eval, never trained on', skip_bad='leave out pictures of a folder that cannot be read, and count them',
     objective='simple, hybrid, vlb, or auto: hybrid where the variance is learned', weighting='of the simple loss over t: none, snr, min_snr or truncated_snr',
     draw_t='uniform, or importance: by the losses seen so far',
     T='steps of the noise schedule', schedule='cosine, linear or sigmoid', predict=f'{", ".join(PREDICTIONS)}',
@@ -128,7 +128,7 @@ def print_diagnosis(run: str) -> None:
     for finding in found: print(finding)
     print('nothing is wrong that these checks can see' if all(f.good for f in found) else 'mend the first problem first: it may be the cause of the others')
 
-# %% ../nbs/lib/cli.ipynb #4752667f
+# %% ../nbs/lib/cli.ipynb #734ef1a7
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
     from ddpm_course.data import check_holdout, load_data
@@ -138,7 +138,7 @@ def start_training(config) -> Path:
     from ddpm_course.unet import count_parameters
     check_config(config)
     pick_device(config.device)  # before a folder is made
-    data = first_then_all(lambda: load_data(config.data, config.size))
+    data = first_then_all(lambda: load_data(config.data, config.size, skip_bad=config.skip_bad))
     check_holdout(len(data), config.holdout)  # before a folder is made
     model, reverse = build(config, data.shape)
     config = dataclasses.replace(config, out=str(from_first(lambda: new_run_folder(config.out, data.name))))
@@ -245,16 +245,16 @@ def check_eval(options, reverse) -> None:
     if options.variance is not None and (options.variance not in ('beta', 'beta_tilde') or reverse.parts == 2):
         raise ValueError(f'--variance must be beta or beta_tilde, for a run with a fixed variance; got {options.variance!r} for a run with {reverse.variance!r}')
 
-# %% ../nbs/lib/cli.ipynb #17a0c136
+# %% ../nbs/lib/cli.ipynb #2a012018
 def eval_pictures(options, config: dict):
     "The pictures to measure on, and in words where they come from. ValueError if their shape is not the run's."
     from ddpm_course.data import hold_out, load_data
     train = config['train']
     name, size, shape = train['data'], train['size'], tuple(config['data']['shape'])
     if options.data is not None: data, origin = load_data(options.data, size), f'of {options.data}'
-    elif train.get('holdout', 0): data, origin = hold_out(load_data(name, size), train['holdout'])[1], 'kept aside from training'
+    elif train.get('holdout', 0): data, origin = hold_out(load_data(name, size, skip_bad=train.get('skip_bad', False)), train['holdout'])[1], 'kept aside from training'
     elif name in DATA_NAMES and name != 'digits': data, origin = load_data(name, size, part='test'), f'of the test part of {name}'
-    else: data, origin = load_data(name, size), 'the run was TRAINED on, which flatters it (ddpm_train --holdout keeps some aside)'
+    else: data, origin = load_data(name, size, skip_bad=train.get('skip_bad', False)), 'the run was TRAINED on, which flatters it (ddpm_train --holdout keeps some aside)'
     if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
     return data, origin
 

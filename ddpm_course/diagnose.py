@@ -88,7 +88,7 @@ def read_losses(path: Path) -> list[float]:
     except FileNotFoundError: raise ValueError(f'{path.parent} has no {path.name}: it ended before its first checkpoint') from None
     except (KeyError, ValueError, TypeError) as error: raise ValueError(f'{path} cannot be read ({error})') from error
 
-# %% ../nbs/lib/diagnose.ipynb #c6d8e4e6
+# %% ../nbs/lib/diagnose.ipynb #5948315e
 def diagnose(
     run: str | Path,  # a run folder
     n: int = 512,     # draws for each loss
@@ -97,7 +97,8 @@ def diagnose(
     run = Path(run)
     model, reverse, config = load_run(run)
     last = load_run(run, 'model')[0]
-    everything, train = load_data(config['train']['data'], config['train']['size']), config['train']
+    train = config['train']
+    everything = load_data(train['data'], train['size'], skip_bad=train.get('skip_bad', False))
     data, aside = hold_out(everything, train.get('holdout', 0))
     parts = last.settings['out_channels']//last.settings['in_channels']
     silent = lambda x, t: x.new_zeros(x.shape).repeat(1, parts, 1, 1)

@@ -58,7 +58,7 @@ class MachineConfig(NetworkConfig):
     save_every: int = 500       # steps between checkpoints
     sample_every: int = 0       # steps between looks at what it can draw so far; 0: only at the end
 
-# %% ../nbs/07_training.ipynb #6a5aa6e8
+# %% ../nbs/07_training.ipynb #61e37842
 @dataclass
 class TrainConfig(MachineConfig):
     "All there is to choose about a training run. The shell's options and the notebooks build this same record."
@@ -76,6 +76,7 @@ class TrainConfig(MachineConfig):
     ema: float = 0.995          # how much of the average stays at each step
     flips: bool = False         # mirror every second picture (faces, not digits)
     holdout: int = 0            # pictures kept aside, for ddpm_eval
+    skip_bad: bool = False      # leave out pictures of a folder that cannot be read, instead of stopping
     objective: str = 'auto'     # 'simple', 'hybrid' or 'vlb'; 'auto': hybrid where the variance is learned, else simple
     loss: str = 'mse'           # 'mse', 'l1' or 'huber', in the simple part
     weighting: str = 'none'     # of the simple loss over t: 'none', 'snr', 'min_snr' or 'truncated_snr'
@@ -216,15 +217,16 @@ class Trainer:
         self.step, self.losses = 0, []
         self.recent, self.skipped, self.in_a_row = deque(maxlen=RECENT), 0, 0  # what check_recent looks at, and steps lost to float16
 
-# %% ../nbs/07_training.ipynb #36888a42
+# %% ../nbs/07_training.ipynb #db86b7ce
 def draw_batch(trainer: Trainer, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "x_0, t, the weight of each t (1 unless t is drawn by importance) and ε for the coming step, all from its own generator."
+    "x_0, t, the weight of each t (1 unless t is drawn by importance) and ε for the coming step, all from its own generator. Of several processes each gets its rows of x_0 and ε, and all t."
     config, step = trainer.config, trainer.step + 1
-    index = batch_indices(len(trainer.data), config.batch, step, config.seed)
-    x0 = trainer.data.floats(index).to(trainer.device)
-    if config.flips: x0 = torch.where(torch.rand(len(x0), 1, 1, 1, generator=g).to(x0.device) < 0.5, x0.flip(-1), x0)
-    t, weight = trainer.sampler.sample(len(x0), g, trainer.device)
-    return x0, t, weight, torch.randn(x0.shape, generator=g).to(trainer.device)
+    chosen, coming = (share(batch_indices(len(trainer.data), config.batch, s, config.seed)) for s in (step, step + 1))
+    x0 = trainer.data.floats(chosen).to(trainer.device)
+    trainer.data.prepare(coming)  # pictures that are read from disk can come while the network computes
+    if config.flips: x0 = torch.where(share(torch.rand(config.batch, 1, 1, 1, generator=g)).to(x0.device) < 0.5, x0.flip(-1), x0)
+    t, weight = trainer.sampler.sample(config.batch, g, trainer.device)
+    return x0, t, weight, share(torch.randn(config.batch, *x0.shape[1:], generator=g)).to(trainer.device)
 
 # %% ../nbs/07_training.ipynb #536b2f33
 def training_loss(trainer: Trainer, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -237,17 +239,17 @@ def training_loss(trainer: Trainer, x0: Tensor, t: Tensor, noise: Tensor) -> Ten
         if config.weighting == 'none': return loss
         return loss*loss_weight(trainer.reverse.schedule, t, trainer.reverse.predict, config.weighting).to(loss.dtype)
 
-# %% ../nbs/07_training.ipynb #40828f3d
+# %% ../nbs/07_training.ipynb #feeff891
 def loss_and_gradient(trainer: Trainer, x0: Tensor, t: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
     "Put the gradient of the weighted mean loss of a batch into the weights, in parts, and shared with other processes, as the run wants it. Returns the loss of each row, (B,)."
     trainer.optimizer.zero_grad()
-    batch, rows = [v.tensor_split(trainer.config.accumulate) for v in map(share, (x0, t, weight, noise))], []
+    batch, rows = [v.tensor_split(trainer.config.accumulate) for v in (x0, share(t), share(weight), noise)], []
     for i, (x, s, w, e) in enumerate(zip(*batch)):
         wait = trainer.world > 1 and i < trainer.config.accumulate - 1  # processes talk once a step
         with trainer.network.no_sync() if wait else nullcontext():
             rows.append(training_loss(trainer, x, s, e))
-            trainer.scaler.scale((rows[-1]*w).sum()*trainer.world/len(x0)).backward()  # processes average, so each counts for all
-    return union(torch.cat(rows).detach(), len(x0))
+            trainer.scaler.scale((rows[-1]*w).sum()*trainer.world/len(t)).backward()  # processes average, so each counts for all
+    return union(torch.cat(rows).detach(), len(t))
 
 # %% ../nbs/07_training.ipynb #96e31bef
 def train_step(trainer: Trainer) -> Tensor:
@@ -424,7 +426,7 @@ def train(
     if trainer.rank == 0: save_json(describe_run(trainer), folder/'config.json')
     return finish(trainer, folder, draw)
 
-# %% ../nbs/07_training.ipynb #01c7676d
+# %% ../nbs/07_training.ipynb #71e6b512
 def resume(
     folder: str | Path,            # a run folder
     data: ImageSet | None = None,  # the same pictures as before; loaded by name when None
@@ -434,7 +436,7 @@ def resume(
     folder, config = Path(folder), load_config(folder)
     try: settings = TrainConfig(**config['train'])
     except TypeError as error: raise ValueError(f'{folder}/config.json has settings that this ddpm-course does not know ({error})') from error
-    data = first_then_all(lambda: load_data(settings.data, settings.size)) if data is None else data
+    data = first_then_all(lambda: load_data(settings.data, settings.size, skip_bad=settings.skip_bad)) if data is None else data
     if [list(data.shape), len(data)] != [list(config['data']['shape']), config['data']['count']]:
         raise ValueError(f'{folder} was trained on {config["data"]["count"]} pictures of shape {tuple(config["data"]["shape"])}, not on {len(data)} of {data.shape}')
     trainer = Trainer(restore_model(config), restore_reverse(config['reverse']), data, settings)

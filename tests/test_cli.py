@@ -117,7 +117,7 @@ def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr('ddpm_course.cli.start_training', lambda config: seen.append(config) or tiny_run)
     wanted = TrainConfig(T=7, schedule='linear', predict='v', variance='beta', widths=[8, 16], attention_at=[0, 1], layers=2, dropout=0.1, checkpointing=True, data='x', size=9, out='o', seed=3, steps=4, batch=5, lr=0.5, warmup=6,
-                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, accumulate=2, compile=True, holdout=9,
+                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, accumulate=2, compile=True, skip_bad=True, holdout=9,
                          objective='vlb', weighting='snr', draw_t='importance')
     words = []
     for field in dataclasses.fields(TrainConfig):

@@ -11,9 +11,12 @@ import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits as their_digits
+from tiny import numbers, settings
 from ddpm_course import data as module
-from ddpm_course.data import (DATA_NAMES, DEBIAN_FASHION, DINOSAUR, EYE, POINT_SETS, ImageSet, hold_out, load_data, load_digits, load_folder, sample_points, to_float, to_uint8,
-                              unpack_debian_fashion)
+from ddpm_course.checkpoints import load_config
+from ddpm_course.data import (DATA_NAMES, DEBIAN_FASHION, DINOSAUR, EYE, POINT_SETS, ImageSet, StreamedSet, from_dataset, hold_out, load_data, load_digits, load_folder, sample_points, to_float,
+                              to_uint8, unpack_debian_fashion)
+from ddpm_course.training import build, resume, train
 
 rng = np.random.default_rng(0)
 noise = lambda *shape: rng.integers(0, 256, shape, dtype=np.uint8)
@@ -160,6 +163,111 @@ def test_a_damaged_picture_is_named(tmp_path, name, content):
     (tmp_path/name).write_bytes(content)
     with pytest.raises(ValueError) as error: load_data(tmp_path, 8)
     assert str(tmp_path/name) in str(error.value)
+
+
+# More than fits into memory, and what cannot be read
+
+@pytest.fixture
+def album(tmp_path):
+    "Eleven pictures of many kinds."
+    folder = tmp_path/'album'
+    folder.mkdir()
+    for i in range(8): Image.fromarray(noise(12 + i, 20)).save(folder/f'{i}.png')
+    Image.fromarray(noise(16, 16)).convert('P').save(folder/'8.gif')
+    Image.fromarray(noise(9, 30)).save(folder/'9.jpg')
+    Image.fromarray(rng.integers(0, 65536, (16, 16)).astype(np.uint16)).save(folder/'a.png')
+    return folder
+
+
+def streamed(monkeypatch, folder, size=8, **how):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, 'STREAM_ABOVE', 0)
+        return load_data(folder, size, **how)
+
+
+@pytest.mark.parametrize('colour', [None, Image.fromarray(noise(9, 9, 3)), Image.fromarray(noise(9, 9, 2), 'LA'), Image.fromarray(noise(9, 9, 4))])
+def test_streamed_pictures_are_those_in_memory(monkeypatch, album, colour):
+    if colour is not None: colour.save(album/'colour.png')
+    (album/'8.gif').unlink()  # a palette is colour
+    whole, found = load_data(album, 8), streamed(monkeypatch, album)
+    assert isinstance(found, StreamedSet) and isinstance(whole, ImageSet) and found.shape == whole.shape == (1 if colour is None else 3, 8, 8)
+    assert (len(found), found.name, found.levels) == (len(whole), whole.name, whole.levels)
+    for index in (slice(None), slice(2, 5), torch.tensor([3, 0, 3]), torch.arange(len(whole)) % 2 == 0, torch.tensor([], dtype=torch.long)):
+        assert torch.equal(found.floats(index), whole.floats(index))
+        if len(found.floats(index)): assert torch.equal(found.subset(index).floats(), whole.subset(index).floats())
+    for ours, theirs in zip(hold_out(found, 3), hold_out(whole, 3)): assert torch.equal(ours.floats(), theirs.floats())
+
+
+def test_a_palette_is_colour(monkeypatch, album): assert streamed(monkeypatch, album).shape == load_data(album, 8).shape == (3, 8, 8)
+
+
+def test_only_what_needs_too_much_memory_is_streamed(monkeypatch, album):
+    monkeypatch.setattr(module, 'STREAM_ABOVE', 11*3*8*8)
+    assert isinstance(load_data(album, 8), ImageSet) and isinstance(load_data(album, 9), StreamedSet)
+
+
+def test_what_was_prepared_is_read_once(monkeypatch, album):
+    data, opened = streamed(monkeypatch, album), []
+    read = module.open_picture
+    monkeypatch.setattr(module, 'open_picture', lambda path, size: opened.append(path.name) or read(path, size))
+    data.prepare(torch.tensor([2, 0]))
+    data.floats(torch.tensor([2, 0, 1]))
+    assert sorted(opened) == ['0.png', '1.png', '2.png']
+    data.prepare(torch.tensor([5]))
+    data.floats(torch.tensor([2]))
+    assert opened.count('2.png') == 2, 'announced and never asked for: forgotten'
+
+
+def test_training_on_a_stream_is_training_in_memory(monkeypatch, album, tmp_path):
+    runs = {}
+    for name, data in (('memory', load_data(album, 8)), ('stream', streamed(monkeypatch, album))):
+        config = settings(out=str(tmp_path/name), data=str(album), size=8, flips=True, save_every=3, holdout=2, device='cpu', precision='fp32')
+        runs[name] = train(*build(config, data.shape), data, config)
+    assert numbers(runs['memory']) == (whole := numbers(runs['stream']))
+    (runs['stream']/'checkpoints'/'step_0000006.pt').unlink()
+    monkeypatch.setattr(module, 'STREAM_ABOVE', 0)
+    assert numbers(resume(runs['stream'])) == whole
+
+
+BAD = [('x.png', b'hello'), ('0.jpg', damaged('JPEG')), ('zz.gif', b'')]
+
+
+@pytest.mark.parametrize('how', ['memory', 'stream'])
+def test_bad_files_are_skipped_and_counted(monkeypatch, album, how):
+    good = load_data(album, 8)
+    for name, content in BAD: (album/name).write_bytes(content)
+    with pytest.raises(ValueError, match='--skip-bad'): load_data(album, 8)
+    if how == 'memory':
+        with pytest.warns(UserWarning, match=r'skipped 3 of 14 files; the first: .*0\.jpg'): found = load_data(album, 8, skip_bad=True)
+        assert torch.equal(found.images, good.images)
+        return
+    with pytest.warns(UserWarning, match='skipped 2 of 14 files'): found = streamed(monkeypatch, album, skip_bad=True)  # of the third one the head is whole
+    assert len(found) == 12 and found.paths[0].name == '0.jpg'
+    with pytest.warns(UserWarning, match=r'skipped: .*0\.jpg'): pictures = found.floats(torch.tensor([0, 1, 2]))
+    assert torch.equal(pictures, good.floats(torch.tensor([0, 0, 1]))), 'the next one takes its place'
+    found.skip_bad = False
+    with pytest.raises(ValueError, match=r'0\.jpg'): found.floats(torch.tensor([0]))
+
+
+@pytest.mark.parametrize('how', ['memory', 'stream'])
+def test_nothing_but_bad_files(monkeypatch, tmp_path, how):
+    for name, content in BAD[:1]: (tmp_path/name).write_bytes(content)
+    with pytest.raises(ValueError, match='cannot read'): (load_data if how == 'memory' else lambda *a, **k: streamed(monkeypatch, *a, **k))(tmp_path, 8, skip_bad=True)
+    (tmp_path/'x.png').unlink()
+    (tmp_path/'0.jpg').write_bytes(damaged('JPEG'))
+    if how == 'stream':
+        with pytest.raises(ValueError, match='none of the 1 pictures'), pytest.warns(UserWarning): streamed(monkeypatch, tmp_path, skip_bad=True).floats()
+
+
+@pytest.mark.filterwarnings('ignore:skipped')
+def test_a_run_remembers_that_it_skips(album, tmp_path):
+    (album/'x.png').write_bytes(b'hello')
+    config = settings(out=str(tmp_path/'run'), data=str(album), size=8, skip_bad=True, save_every=3)
+    data = load_data(album, 8, skip_bad=True)
+    run = train(*build(config, data.shape), data, config)
+    (run/'checkpoints'/'step_0000006.pt').unlink()
+    resume(run)
+    assert load_config(run)['data']['count'] == 11
 
 
 @pytest.mark.parametrize('size', [0, -1, '8', 2.5])
@@ -423,3 +531,37 @@ def test_the_dinosaur_is_its_outline_and_an_eye():
 
 def test_an_unknown_curve_lists_the_known():
     with pytest.raises(ValueError, match="moons, swiss_roll, dinosaur, got 'cat'"): sample_points('cat', 3)
+
+
+# Any Dataset
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, items): self.items = items
+
+    def __len__(self): return len(self.items)
+
+    def __getitem__(self, i): return self.items[i]
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_tensors_of_a_dataset_come_back(channels):
+    images = torch.from_numpy(noise(5, channels, 6, 7))
+    for items in (images, images/255, [(x, 3) for x in images]):
+        found = from_dataset(Items(items), name='mine')
+        assert torch.equal(found.images, images) and found.name == 'mine' and (found.labels is None) == isinstance(items, torch.Tensor)
+    assert found.labels.tolist() == [3]*5
+
+
+def test_pictures_of_a_dataset():
+    pictures = [Image.fromarray(noise(9, 9)), Image.fromarray(noise(8, 12, 3))]
+    with pytest.raises(ValueError, match='2 different shapes.*size'): from_dataset(Items(pictures))
+    assert from_dataset(Items(pictures), 5).shape == (3, 5, 5)
+
+
+@pytest.mark.parametrize('item, word', [(torch.rand(2, 4, 4), r'\(2, 4, 4\)'), (torch.rand(4, 4), 'tensors of shape'), ('cat', 'got str'), (torch.randn(1, 40, 40), 'leave out Normalize'), (np.zeros((1, 4, 4)), 'ndarray')])
+def test_what_is_no_picture(item, word):
+    with pytest.raises(ValueError, match=word): from_dataset(Items([item]))
+
+
+def test_an_empty_dataset():
+    with pytest.raises(ValueError, match='0 different shapes'): from_dataset(Items([]))
