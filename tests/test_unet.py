@@ -251,16 +251,17 @@ def test_nothing_lives_on_a_fixed_device():
     assert model(x, t).device.type == 'meta' and model(x, t, t).shape == (2, 1, 8, 8) and places == ['meta']*4
 
 
-def test_attention_never_makes_the_table_of_all_pairs():
-    "At 64×64 the table would hold 4096² numbers for each picture."
-    att, largest = Attention(8, groups=4), []
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_attention_never_makes_the_table_of_all_pairs(dtype):
+    "At 64×64 the table would hold 4096² numbers for each picture; queries, keys and values together hold 3·8·4096."
+    att, largest = Attention(8, groups=4).to(dtype), []
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **kwargs or {})
             largest.extend(o.numel() for o in (out if isinstance(out, tuple) else (out,)) if isinstance(o, torch.Tensor))
             return out
-    with Watch(): att(torch.randn(1, 8, 64, 64)).sum().backward()
-    assert max(largest) <= 8*64*64
+    with Watch(): att(torch.randn(1, 8, 64, 64, dtype=dtype)).sum().backward()
+    assert max(largest) == 3*8*64*64
 
 
 def test_details_are_those_that_are_documented():
