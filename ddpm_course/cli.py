@@ -8,8 +8,8 @@ __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'EVAL_HELP'
            'sample_parser', 'ddpm_sample', 'run_sampling', 'sample_batches', 'write_pngs', 'eval_parser', 'ddpm_eval',
            'check_eval', 'eval_pictures', 'run_evaluation', 'how_measured', 'measure_bits', 'print_ledger', 'main']
 
-# %% ../nbs/lib/cli.ipynb #9170859b
-import argparse, dataclasses, os, sys
+# %% ../nbs/lib/cli.ipynb #e73ddb40
+import argparse, dataclasses, sys
 from pathlib import Path
 from .data import DATA_NAMES
 from .reverse import PREDICTIONS, VARIANCES
@@ -103,22 +103,21 @@ def ddpm_train(args: list[str] | None = None) -> None:
     "The shell's ddpm_train. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_train', run_training, args)
 
-# %% ../nbs/lib/cli.ipynb #287bc849
+# %% ../nbs/lib/cli.ipynb #9ed6a83d
 def run_training(args: list[str] | None) -> None:
     "Read options, train or resume, say where the results are."
     options = vars(train_parser().parse_args(args))
     from ddpm_course.training import TrainConfig, resume
     from ddpm_course.checkpoints import load_config
-    from ddpm_course.ranks import joined
+    from ddpm_course.ranks import joined, say
     if (run := options.pop('diagnose')) is not None: return print_diagnosis(run)
     if (run := options.pop('resume')) is not None:
         if given := [name for name, value in options.items() if value != getattr(TrainConfig, name)]:
             raise ValueError(f'--resume goes on with the settings of {run}/config.json; leave out --{given[0].replace("_", "-")}')
-        print(f'going on with {run}', flush=True)
-        with joined(load_config(run)['train'].get('device', 'auto')): folder = resume(run, draw=draw_samples)
-    else:
-        with joined(options['device']): folder = start_training(TrainConfig(**options))
-    if os.environ.get('RANK', '0') == '0': print(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
+    with joined(options['device'] if run is None else load_config(run)['train'].get('device', 'auto')):
+        if run is not None: say(f'going on with {run}')
+        folder = start_training(TrainConfig(**options)) if run is None else resume(run, draw=draw_samples)
+        say(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
 # %% ../nbs/lib/cli.ipynb #d17aa10a
 def print_diagnosis(run: str) -> None:
@@ -128,12 +127,12 @@ def print_diagnosis(run: str) -> None:
     for finding in found: print(finding)
     print('nothing is wrong that these checks can see' if all(f.good for f in found) else 'mend the first problem first: it may be the cause of the others')
 
-# %% ../nbs/lib/cli.ipynb #734ef1a7
+# %% ../nbs/lib/cli.ipynb #e0c9cc1f
 def start_training(config) -> Path:
     "Load the data, build the network, say what is about to happen, train."
     from ddpm_course.data import check_holdout, load_data
     from ddpm_course.devices import pick_device
-    from ddpm_course.ranks import first_then_all, from_first, rank_and_world
+    from ddpm_course.ranks import first_then_all, from_first, say
     from ddpm_course.training import build, check_config, new_run_folder, train
     from ddpm_course.unet import count_parameters
     check_config(config)
@@ -142,8 +141,8 @@ def start_training(config) -> Path:
     check_holdout(len(data), config.holdout)  # before a folder is made
     model, reverse = build(config, data.shape)
     config = dataclasses.replace(config, out=str(from_first(lambda: new_run_folder(config.out, data.name))))
-    if rank_and_world()[0] == 0: print(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
-          f'{config.steps:,} steps; writing to {config.out} (Ctrl-C stops and saves)', flush=True)
+    say(f'{len(data):,} pictures of {"×".join(map(str, data.shape))}, a network of {count_parameters(model):,} parameters, '
+        f'{config.steps:,} steps; writing to {config.out} (Ctrl-C stops and saves)')
     return train(model, reverse, data, config, draw_samples)
 
 # %% ../nbs/lib/cli.ipynb #c878cb0b
@@ -245,16 +244,16 @@ def check_eval(options, reverse) -> None:
     if options.variance is not None and (options.variance not in ('beta', 'beta_tilde') or reverse.parts == 2):
         raise ValueError(f'--variance must be beta or beta_tilde, for a run with a fixed variance; got {options.variance!r} for a run with {reverse.variance!r}')
 
-# %% ../nbs/lib/cli.ipynb #2a012018
+# %% ../nbs/lib/cli.ipynb #2621be8a
 def eval_pictures(options, config: dict):
     "The pictures to measure on, and in words where they come from. ValueError if their shape is not the run's."
-    from ddpm_course.data import hold_out, load_data
+    from ddpm_course.data import hold_out, load_as_trained, load_data
     train = config['train']
     name, size, shape = train['data'], train['size'], tuple(config['data']['shape'])
     if options.data is not None: data, origin = load_data(options.data, size), f'of {options.data}'
-    elif train.get('holdout', 0): data, origin = hold_out(load_data(name, size, skip_bad=train.get('skip_bad', False)), train['holdout'])[1], 'kept aside from training'
+    elif train.get('holdout', 0): data, origin = hold_out(load_as_trained(train), train['holdout'])[1], 'kept aside from training'
     elif name in DATA_NAMES and name != 'digits': data, origin = load_data(name, size, part='test'), f'of the test part of {name}'
-    else: data, origin = load_data(name, size, skip_bad=train.get('skip_bad', False)), 'the run was TRAINED on, which flatters it (ddpm_train --holdout keeps some aside)'
+    else: data, origin = load_as_trained(train), 'the run was TRAINED on, which flatters it (ddpm_train --holdout keeps some aside)'
     if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
     return data, origin
 
@@ -313,6 +312,9 @@ def main(args: list[str] | None = None) -> None:
     if name not in commands: fail('ddpm_course.cli', f'say train, sample or eval first, got {name!r}', 2)
     commands[name](rest)
 
-# %% ../nbs/lib/cli.ipynb #829c1736
+# %% ../nbs/lib/cli.ipynb #323e7bca
 #| eval: false
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()
+    from ddpm_course.ranks import leave
+    leave()

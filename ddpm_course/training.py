@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'RECENT', 'Draw', 'NetworkConfig', 'MachineConfig', 'TrainConfig', 'check_config',
-           'check_objective', 'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'batch_indices',
-           'network_for_steps', 'Trainer', 'draw_batch', 'training_loss', 'loss_and_gradient', 'train_step',
-           'make_numbered', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses', 'load_checkpoint',
-           'ask_to_stop', 'run_steps', 'check_recent', 'draw_on_the_way', 'finish', 'train', 'resume']
+           'check_objective', 'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'order_of_pass',
+           'batch_indices', 'network_for_steps', 'Trainer', 'draw_batch', 'training_loss', 'loss_and_gradient',
+           'train_step', 'make_numbered', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses',
+           'load_checkpoint', 'ask_to_stop', 'run_steps', 'check_recent', 'draw_on_the_way', 'finish', 'train',
+           'resume']
 
-# %% ../nbs/07_training.ipynb #82d75b3a
+# %% ../nbs/07_training.ipynb #79ede9c8
 import copy, csv, dataclasses, io, math, shlex, signal, threading
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable
 import torch
@@ -23,9 +25,9 @@ from .schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from .reverse import Reverse, check_choice
 from .losses import KINDS, WEIGHTINGS, LossSecondMomentSteps, UniformSteps, hybrid_loss, loss_weight, simple_loss, vlb_loss
 from .devices import fastest_settings, pick_device
-from .ranks import any_process, first_then_all, from_first, rank_and_world, share, union
+from .ranks import any_process, first_then_all, from_first, rank_and_world, say, share, union
 from .unet import UNet, check_picture
-from .data import ImageSet, hold_out, load_data
+from .data import ImageSet, hold_out, load_as_trained
 from .plots import LossBar, plot_losses, save_figure, save_whole
 from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, restore_model, restore_reverse,
                                      save_json, save_weights)
@@ -171,7 +173,13 @@ def step_generator(
     "Randomness that belongs to one step of one run: a resumed run draws what an unbroken one would have drawn."
     return torch.Generator().manual_seed((seed*1_000_003 + step)*2_654_435_761 % 2**63)
 
-# %% ../nbs/07_training.ipynb #3fee8cd2
+# %% ../nbs/07_training.ipynb #b9d7b4e7
+@lru_cache(maxsize=2)  # a batch lies in one pass, or across the end of one
+def order_of_pass(n: int, seed: int, number: int) -> Tensor:
+    "The order of n pictures in a pass through the set (0, 1, …), int64, (n,). Do not write into it."
+    return torch.randperm(n, generator=step_generator(seed, -1 - number))
+
+# %% ../nbs/07_training.ipynb #29b8d406
 def batch_indices(
     n: int,      # pictures in the set
     batch: int,  # pictures a step
@@ -181,7 +189,7 @@ def batch_indices(
     "The pictures of this step: every picture once before any comes again, in an order drawn anew for each pass."
     first = (step - 1)*batch
     passes = range(first//n, (first + batch - 1)//n + 1)
-    order = torch.cat([torch.randperm(n, generator=step_generator(seed, -1 - e)) for e in passes])
+    order = torch.cat([order_of_pass(n, seed, e) for e in passes])
     start = first - passes[0]*n
     return order[start:start + batch]
 
@@ -403,12 +411,12 @@ def draw_on_the_way(trainer: Trainer, folder: Path, draw: Draw) -> None:
     place.mkdir(parents=True, exist_ok=True)
     draw(trainer.reverse, trainer.ema.model, trainer.data.shape, place)
 
-# %% ../nbs/07_training.ipynb #8e5283f4
+# %% ../nbs/07_training.ipynb #54b885e2
 def finish(trainer: Trainer, folder: Path, draw: Draw | None) -> Path:
     "Train to the end and draw samples with the averaged weights."
     run_steps(trainer, folder, draw)
     if draw is not None: draw(trainer.reverse, trainer.ema.model, trainer.data.shape, folder)
-    if trainer.skipped and trainer.rank == 0: print(f'{trainer.skipped} of {trainer.step} steps were skipped because float16 overflowed')
+    if trainer.skipped: say(f'{trainer.skipped} of {trainer.step} steps were skipped because float16 overflowed')
     return folder
 
 # %% ../nbs/07_training.ipynb #73935cc5
@@ -426,7 +434,7 @@ def train(
     if trainer.rank == 0: save_json(describe_run(trainer), folder/'config.json')
     return finish(trainer, folder, draw)
 
-# %% ../nbs/07_training.ipynb #71e6b512
+# %% ../nbs/07_training.ipynb #c5e9c828
 def resume(
     folder: str | Path,            # a run folder
     data: ImageSet | None = None,  # the same pictures as before; loaded by name when None
@@ -436,7 +444,7 @@ def resume(
     folder, config = Path(folder), load_config(folder)
     try: settings = TrainConfig(**config['train'])
     except TypeError as error: raise ValueError(f'{folder}/config.json has settings that this ddpm-course does not know ({error})') from error
-    data = first_then_all(lambda: load_data(settings.data, settings.size, skip_bad=settings.skip_bad)) if data is None else data
+    data = first_then_all(lambda: load_as_trained(config['train'])) if data is None else data
     if [list(data.shape), len(data)] != [list(config['data']['shape']), config['data']['count']]:
         raise ValueError(f'{folder} was trained on {config["data"]["count"]} pictures of shape {tuple(config["data"]["shape"])}, not on {len(data)} of {data.shape}')
     trainer = Trainer(restore_model(config), restore_reverse(config['reverse']), data, settings)
