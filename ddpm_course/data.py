@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STREAM_ABOVE', 'THREADS', 'DATA_NAMES', 'DEBIAN_FASHION', 'DINOSAUR', 'EYE', 'POINT_SETS', 'to_float', 'to_uint8',
            'ImageSet', 'load_digits', 'check_holdout', 'hold_out', 'fit', 'to_tensor', 'image_set', 'load_folder',
-           'find_pictures', 'read_all', 'naming', 'open_picture', 'StreamedSet', 'positions', 'read_streamed',
-           'is_grey', 'stream_folder', 'default_root', 'unpack_debian_fashion', 'open_torchvision', 'from_dataset',
-           'to_picture', 'load_torchvision', 'load_data', 'load_as_trained', 'resize_digits', 'along_outline', 'moons',
-           'swiss_roll', 'dinosaur', 'sample_points']
+           'load_files', 'find_pictures', 'read_all', 'naming', 'open_picture', 'StreamedSet', 'positions',
+           'read_streamed', 'is_grey', 'stream_folder', 'default_root', 'unpack_debian_fashion', 'open_torchvision',
+           'from_dataset', 'to_picture', 'load_torchvision', 'load_data', 'load_as_trained', 'resize_digits',
+           'along_outline', 'moons', 'swiss_roll', 'dinosaur', 'sample_points']
 
 # %% ../nbs/lib/data.ipynb #ccf34243
 import gzip, math, os, shutil, warnings
@@ -124,7 +124,7 @@ def image_set(
     if len(shapes := {p.size for p in pictures}) != 1: raise ValueError(f'the pictures of {name} have {len(shapes)} different shapes; say which size to make them, for example size=64')
     return ImageSet(to_tensor(pictures), labels, name=name)
 
-# %% ../nbs/lib/data.ipynb #b6b3561e
+# %% ../nbs/lib/data.ipynb #e3313938
 STREAM_ABOVE = 2**31  # bytes: pictures that would need more memory than this are read when they are needed
 THREADS = min(8, os.cpu_count() or 1)  # that read pictures
 
@@ -135,9 +135,13 @@ def load_folder(
     skip_bad: bool = False,   # leave out files that cannot be read, with a warning that counts them
 ) -> 'ImageSet | StreamedSet':
     "Every picture PIL can open below a folder. ValueError names a folder without pictures, or the file that cannot be read."
-    paths = find_pictures(Path(folder))
-    if size is not None and 3*size**2*len(paths) > STREAM_ABOVE: return stream_folder(paths, size, str(folder), skip_bad)
-    return image_set(read_all(paths, lambda path: open_picture(path, size), skip_bad), str(folder))
+    return load_files(find_pictures(Path(folder)), size, str(folder), skip_bad)
+
+# %% ../nbs/lib/data.ipynb #81e8f63e
+def load_files(paths: list[Path], size: int | None, name: str, skip_bad: bool = False) -> 'ImageSet | StreamedSet':
+    "These pictures, read now if they are small enough together, else when they are needed. Errors as for load_folder."
+    if size is not None and 3*size**2*len(paths) > STREAM_ABOVE: return stream_folder(paths, size, name, skip_bad)
+    return image_set(read_all(paths, lambda path: open_picture(path, size), skip_bad), name)
 
 # %% ../nbs/lib/data.ipynb #741bc6f7
 def find_pictures(folder: Path) -> list[Path]:
@@ -237,8 +241,8 @@ def stream_folder(paths: list[Path], size: int, name: str, skip_bad: bool = Fals
     heads = read_all(paths, lambda path: (path, is_grey(path)), skip_bad)
     return StreamedSet([path for path, _ in heads], size, 1 if all(grey for _, grey in heads) else 3, name, skip_bad)
 
-# %% ../nbs/lib/data.ipynb #93f867b2
-DATA_NAMES = ('digits', 'mnist', 'fashion-mnist', 'cifar10', 'flowers102', 'stanford-cars')
+# %% ../nbs/lib/data.ipynb #272c521e
+DATA_NAMES = ('digits', 'mnist', 'fashion-mnist', 'cifar10', 'flowers102', 'celeba', 'stanford-cars')
 DEBIAN_FASHION = Path('/usr/share/datasets/fashion-mnist')
 
 # %% ../nbs/lib/data.ipynb #aea5e43c
@@ -263,7 +267,7 @@ def unpack_debian_fashion(
             part.replace(target)
         finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/lib/data.ipynb #daa1d412
+# %% ../nbs/lib/data.ipynb #07206e1c
 def open_torchvision(name, root, part='train'):
     "The training or test part of one of torchvision's sets, as a Dataset of (PIL picture, label)."
     from torchvision import datasets as tv
@@ -273,6 +277,7 @@ def open_torchvision(name, root, part='train'):
         return tv.FashionMNIST(root, train=part == 'train', download=True)
     if name == 'cifar10': return tv.CIFAR10(root, train=part == 'train', download=True)
     if name == 'flowers102': return tv.Flowers102(root, split=part, download=True)
+    if name == 'celeba': return tv.CelebA(root, split=part, download=True)
     return tv.StanfordCars(root, split=part, download=False)  # its server is gone: files must be there already
 
 # %% ../nbs/lib/data.ipynb #8af8c976
@@ -298,16 +303,17 @@ def to_picture(x) -> Image.Image:
         x = (x*255).round().to(torch.uint8)
     return Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
 
-# %% ../nbs/lib/data.ipynb #4024045d
+# %% ../nbs/lib/data.ipynb #5f465c3e
 def load_torchvision(
     name: str,                # one of DATA_NAMES but 'digits'
     size: int | None = None,  # pixels a side; None keeps the set's own shape
     root: Path | None = None, # where the files are or will be downloaded; default_root() when None
     part: str = 'train',      # 'train' or 'test'
-) -> ImageSet:
+    skip_bad: bool = False,   # as for load_folder; celeba only, the others are checked when they are downloaded
+) -> 'ImageSet | StreamedSet':
     "A set of torchvision's. ValueError says what to do where it can be neither found nor downloaded."
     root = Path(root or default_root())
-    if size is None and name in ('flowers102', 'stanford-cars'): raise ValueError(f'the pictures of {name} have many shapes; say which size to make them, for example size=64')
+    if size is None and name in ('flowers102', 'celeba', 'stanford-cars'): raise ValueError(f'the pictures of {name} are large or have many shapes; say which size to make them, for example size=64')
     try: dataset = open_torchvision(name, root, part)
     except (OSError, RuntimeError, EOFError, ImportError) as error:
         raise ValueError(f'{name} is not under {root} and could not be downloaded ({error}); put the files there, or let them be downloaded where there is a network') from error
@@ -315,9 +321,10 @@ def load_torchvision(
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
         return ImageSet(images, torch.as_tensor(dataset.targets).long(), name=name)
+    if name == 'celeba': return load_files([root/'celeba'/'img_align_celeba'/f for f in dataset.filename], size, name, skip_bad)
     return from_dataset(dataset, size, name)
 
-# %% ../nbs/lib/data.ipynb #6c9fff9b
+# %% ../nbs/lib/data.ipynb #ce5056cc
 def load_data(
     data: str | Path = 'digits',  # a name from DATA_NAMES, or a folder of pictures
     size: int | None = None,      # pixels a side; None keeps the set's own shape
@@ -330,7 +337,7 @@ def load_data(
     if part == 'test' and (data == 'digits' or data not in DATA_NAMES): raise ValueError(f'{data} has no test part of its own; keep pictures aside with holdout')
     if size is not None and (not isinstance(size, int) or size < 1): raise ValueError(f'size must be a whole number of pixels, at least 1, got {size!r}')
     if data == 'digits': return resize_digits(load_digits(), size)
-    if data in DATA_NAMES: return load_torchvision(str(data), size, root, part)
+    if data in DATA_NAMES: return load_torchvision(str(data), size, root, part, skip_bad)
     if Path(data).is_dir(): return load_folder(data, size, skip_bad)
     raise ValueError(f'no data called {str(data)!r}: expected one of {", ".join(DATA_NAMES)}, or a folder of pictures')
 

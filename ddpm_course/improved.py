@@ -7,7 +7,7 @@ __all__ = ['BASE', 'IMPROVED', 'pictures', 'TABLE_2', 'picture_moments', 'draw_p
            'told_anew', 'fewer_steps', 'score_run', 'run_name', 'run_variant', 'experiment', 'spread', 'results_table',
            'noise_scale', 'warmed_up', 'batch_gradients', 'main']
 
-# %% ../nbs/12_improved.ipynb #72749c61
+# %% ../nbs/12_improved.ipynb #da3d73d8
 import argparse, dataclasses, re, shutil, statistics
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from .losses import LossSecondMomentSteps, UniformSteps, vlb_loss
 from .data import hold_out, load_data
 from .checkpoints import load_json, load_run, save_json
 from .devices import pick_device
-from .training import TrainConfig, build, resume, train
+from .training import TrainConfig, build, resume, saved_checkpoints, train
 from .sampling import ddpm_sample
 
 # %% ../nbs/12_improved.ipynb #929cc313
@@ -127,7 +127,7 @@ def run_name(name: str) -> str:
     "A variant's name as a folder's name."
     return re.sub(r'\W+', '-', name.replace('μ̃', 'mu').replace('ε', 'eps'))
 
-# %% ../nbs/12_improved.ipynb #87774957
+# %% ../nbs/12_improved.ipynb #d39f8e54
 def run_variant(
     name: str,          # of the variant
     changes: dict,      # what it changes in the base configuration
@@ -141,7 +141,7 @@ def run_variant(
     if (run/'scores.json').exists(): return load_json(run/'scores.json')
     config = dataclasses.replace(base, **changes, seed=seed, out=str(run))
     data = pictures(config.data, config.size)
-    if any((run/'checkpoints').glob('*.pt')): resume(run, data)
+    if saved_checkpoints(run): resume(run, data)
     else:
         shutil.rmtree(run, ignore_errors=True)  # begun, and stopped before its first checkpoint: nothing to keep
         train(*build(config, data.shape), data, config)

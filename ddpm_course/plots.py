@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'colored_axes', 'show_image', 'show_images', 'image_grid', 'good_scale', 'save_whole', 'save_grid',
-           'save_gif', 'plot_losses', 'save_figure', 'plot_ledger', 'with_bar', 'LossBar']
+           'save_gif', 'plot_losses', 'save_figure', 'plot_ledger', 'with_bar', 'LossBar', 'Board']
 
-# %% ../nbs/lib/plots.ipynb #ac7078dd
+# %% ../nbs/lib/plots.ipynb #b3dc44cf
 import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from torch import Tensor
 from PIL import Image
@@ -93,13 +94,14 @@ def good_scale(x: Tensor) -> int:
     "How much to enlarge pictures of this size so that a person can see them."
     return max(1, 48//x.shape[-1])
 
-# %% ../nbs/lib/plots.ipynb #ad09dcaf
+# %% ../nbs/lib/plots.ipynb #5b50c68f
 def save_whole(path: str | Path, write) -> None:
     "Call write(temporary path) and rename it to path: the file is there whole, or not at all."
     path = Path(path)
     part = path.with_name(f'.{path.stem}.part{os.getpid()}{path.suffix}')
     try:
         write(part)
+        with open(part, 'rb+') as f: os.fsync(f.fileno())  # or a power failure could keep the new name and lose the content
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
@@ -195,3 +197,26 @@ class LossBar:
         means = [sum(losses[i:i + width])/width for i in range(0, len(losses) - width + 1, width)]
         self.bar.names = ['loss against training step']  # fastprogress clears the labels of the axes at each update
         self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.steps.stop], figsize=(5, 3))
+
+# %% ../nbs/lib/plots.ipynb #1b814309
+class Board:
+    "Numbers and pictures of a run for TensorBoard; without a folder it takes everything and does nothing."
+    def __init__(self,
+        folder: Path | None,  # where TensorBoard's files go
+        step: int = 0,        # of the run; what is there about later steps is no longer shown
+    ):
+        self.writer = None
+        if folder is None: return
+        from torch.utils.tensorboard import SummaryWriter
+        self.writer = SummaryWriter(folder, purge_step=step + 1)
+
+    def numbers(self, step: int, **values: float):
+        "One point for each curve."
+        if self.writer: [self.writer.add_scalar(name, value, step) for name, value in values.items()]
+
+    def picture(self, step: int, path: Path):
+        "A picture file, under its name, if it is there."
+        if self.writer and path.exists(): self.writer.add_image(path.stem, np.asarray(Image.open(path).convert('RGB')), step, dataformats='HWC')
+
+    def close(self):
+        if self.writer: self.writer.close()

@@ -6,16 +6,17 @@
 __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'RECENT', 'Draw', 'NetworkConfig', 'MachineConfig', 'TrainConfig', 'check_config',
            'check_objective', 'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'order_of_pass',
            'batch_indices', 'network_for_steps', 'Trainer', 'draw_batch', 'training_loss', 'loss_and_gradient',
-           'train_step', 'make_numbered', 'new_run_folder', 'describe_run', 'save_checkpoint', 'save_losses',
-           'load_checkpoint', 'ask_to_stop', 'run_steps', 'check_recent', 'draw_on_the_way', 'finish', 'train',
-           'resume']
+           'train_step', 'make_numbered', 'new_run_folder', 'describe_run', 'state_of', 'set_state',
+           'saved_checkpoints', 'save_checkpoint', 'save_losses', 'find_checkpoint', 'load_checkpoint', 'ask_to_stop',
+           'run_steps', 'check_recent', 'show_recent', 'draw_now', 'add_scores', 'finish', 'train', 'resume']
 
-# %% ../nbs/07_training.ipynb #79ede9c8
-import copy, csv, dataclasses, io, math, shlex, signal, threading
+# %% ../nbs/07_training.ipynb #78eacaa2
+import copy, csv, dataclasses, math, shlex, signal, threading
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
 import torch
@@ -28,9 +29,9 @@ from .devices import fastest_settings, pick_device
 from .ranks import any_process, first_then_all, from_first, rank_and_world, say, share, union
 from .unet import UNet, check_picture
 from .data import ImageSet, hold_out, load_as_trained
-from .plots import LossBar, plot_losses, save_figure, save_whole
-from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, restore_model, restore_reverse,
-                                     save_json, save_weights)
+from .plots import Board, LossBar, plot_losses, save_figure, save_whole
+from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, load_state, restore_model, restore_reverse,
+                                     save_json, save_state, save_weights)
 
 # %% ../nbs/07_training.ipynb #9d92c45c
 SCHEDULES = {'cosine': cosine_schedule, 'linear': linear_schedule, 'sigmoid': sigmoid_schedule}
@@ -48,7 +49,7 @@ class NetworkConfig:
     layers: int = 1             # residual blocks a level
     dropout: float = 0.0        # inside the residual blocks
 
-# %% ../nbs/07_training.ipynb #e4ca2ae9
+# %% ../nbs/07_training.ipynb #77d8975a
 @dataclass
 class MachineConfig(NetworkConfig):
     "Where and how a run is computed. Nothing here changes what is learned, up to rounding."
@@ -59,6 +60,8 @@ class MachineConfig(NetworkConfig):
     checkpointing: bool = False # compute twice instead of remembering: less memory again, longer steps
     save_every: int = 500       # steps between checkpoints
     sample_every: int = 0       # steps between looks at what it can draw so far; 0: only at the end
+    fid_samples: int = 0        # samples for a Fréchet distance at each of these looks and at the end; 0: no distance
+    tensorboard: bool = False   # curves and samples for TensorBoard as well
 
 # %% ../nbs/07_training.ipynb #61e37842
 @dataclass
@@ -84,7 +87,7 @@ class TrainConfig(MachineConfig):
     weighting: str = 'none'     # of the simple loss over t: 'none', 'snr', 'min_snr' or 'truncated_snr'
     draw_t: str = 'uniform'     # 'uniform', or 'importance' by the losses seen so far (meant for vlb)
 
-# %% ../nbs/07_training.ipynb #8dcd4001
+# %% ../nbs/07_training.ipynb #e6e669a3
 def check_config(config: TrainConfig) -> None:
     "Raise ValueError naming the first setting that cannot be."
     for name in ('steps', 'batch', 'accumulate', 'save_every', 'T', 'layers'):
@@ -96,7 +99,9 @@ def check_config(config: TrainConfig) -> None:
         if not 0 <= (value := getattr(config, name)) < 1: raise ValueError(f'{name} must lie in [0, 1), got {value}')
     if config.batch < (parts := config.accumulate*rank_and_world()[1]):
         raise ValueError(f'a batch of {config.batch} cannot be computed in {parts} parts (accumulate times processes); take a larger batch')
-    if config.sample_every < 0: raise ValueError(f'sample_every must be at least 0 (never), got {config.sample_every}')
+    for name in ('sample_every', 'fid_samples'):
+        if (value := getattr(config, name)) < 0: raise ValueError(f'{name} must be at least 0 (never), got {value}')
+    if config.tensorboard and find_spec('tensorboard') is None: raise ValueError('tensorboard is not installed: pip install ddpm-course[tensorboard]')
     check_choice('schedule', config.schedule, tuple(SCHEDULES))
     check_choice('decay', config.decay, ('cosine', 'constant'))
     for name, choices in (('loss', tuple(KINDS)), ('weighting', WEIGHTINGS), ('draw_t', tuple(STEP_SAMPLERS)), ('objective', ('auto', 'simple', 'hybrid', 'vlb'))):
@@ -312,19 +317,41 @@ def describe_run(trainer: Trainer) -> dict:
                 data=dict(name=trainer.data.name, shape=trainer.data.shape, levels=trainer.data.levels, count=trainer.count),
                 train=dataclasses.asdict(trainer.config))
 
-# %% ../nbs/07_training.ipynb #8131dcab
+# %% ../nbs/07_training.ipynb #0abe15ab
+def state_of(trainer: Trainer) -> dict:
+    "All of the above, as a tree of tensors and plain values; the optimiser's means under the names of the weights they belong to."
+    means = {name: trainer.optimizer.state.get(p, {}) for name, p in trainer.model.named_parameters()}
+    return dict(step=trainer.step, skipped=trainer.skipped, losses=torch.tensor(trainer.losses, dtype=torch.float64), model=trainer.model.state_dict(),
+                ema=trainer.ema.model.state_dict(), optimizer=means, scaler=trainer.scaler.state_dict(), sampler=trainer.sampler.state_dict())
+
+# %% ../nbs/07_training.ipynb #f5b0fea5
+def set_state(trainer: Trainer, state: dict) -> None:
+    "The inverse of state_of, into a trainer of the same run."
+    trainer.model.load_state_dict(state['model'])
+    trainer.ema.model.load_state_dict(state['ema'])
+    laid_out = lambda p, v: torch.empty_like(p, device='cpu').copy_(v) if v.shape == p.shape else v  # in the weights' own order in memory
+    means = {i: {k: laid_out(p, v) for k, v in state['optimizer'][name].items()} for i, (name, p) in enumerate(trainer.model.named_parameters())}
+    groups = trainer.optimizer.state_dict()['param_groups']
+    trainer.optimizer.load_state_dict(dict(state={i: v for i, v in means.items() if v}, param_groups=groups))
+    trainer.scaler.load_state_dict(state['scaler'])
+    trainer.sampler.load_state_dict(state['sampler'])
+    trainer.step, trainer.skipped, trainer.losses = state['step'], state['skipped'], state['losses'].tolist()
+
+# %% ../nbs/07_training.ipynb #3cf23802
+def saved_checkpoints(folder: Path) -> list[Path]:
+    "The checkpoints of a run, oldest first."
+    return sorted((folder/'checkpoints').glob('step_*.safetensors'))
+
+# %% ../nbs/07_training.ipynb #41ad4460
 def save_checkpoint(trainer: Trainer, folder: Path, keep: int = 2) -> None:
-    "Everything that resume needs, in checkpoints/step_XXXXXXX.pt; then weights and losses; the last `keep` checkpoints stay."
+    "Everything that resume needs, in checkpoints/step_XXXXXXX.safetensors; then weights and losses; the last `keep` checkpoints stay."
     (folder/'checkpoints').mkdir(exist_ok=True)
-    state = dict(format=FORMAT, step=trainer.step, losses=torch.tensor(trainer.losses, dtype=torch.float64), model=trainer.model.state_dict(),
-                 ema=trainer.ema.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict(), sampler=trainer.sampler.state_dict(),
-                 skipped=trainer.skipped)
-    torch.save(state, buffer := io.BytesIO())  # so that a full disk is an OSError that says so
-    save_whole(folder/'checkpoints'/f'step_{trainer.step:07d}.pt', lambda part: part.write_bytes(buffer.getbuffer()))
+    save_state(state_of(trainer), path := folder/'checkpoints'/f'step_{trainer.step:07d}.safetensors')
     save_weights(trainer.model, folder/'model.safetensors')
     save_weights(trainer.ema.model, folder/'ema.safetensors')
     save_losses(trainer, folder)
-    for old in sorted((folder/'checkpoints').glob('step_*.pt'))[:-keep]: old.unlink()
+    for other in saved_checkpoints(folder):
+        if other not in [p for p in saved_checkpoints(folder) if p <= path][-keep:]: other.unlink()  # later ones are of a run that went back
 
 # %% ../nbs/07_training.ipynb #75d999ab
 def save_losses(trainer: Trainer, folder: Path) -> None:
@@ -336,23 +363,26 @@ def save_losses(trainer: Trainer, folder: Path) -> None:
     ax = plot_losses([step for step, _, _ in rows], trainer.losses)
     save_figure(ax.figure, folder/'losses.png')
 
-# %% ../nbs/07_training.ipynb #f6f988ef
-def load_checkpoint(trainer: Trainer, folder: Path) -> None:
-    "Put the newest checkpoint of a run into the trainer. ValueError if there is none, or it is broken or another network's."
-    paths = sorted((folder/'checkpoints').glob('step_*.pt'))
-    if not paths: raise ValueError(f'{folder} has no checkpoint to go on from; it ended before its first save')
-    try: state = torch.load(paths[-1], map_location='cpu', weights_only=True)
-    except Exception as error: raise ValueError(f'{paths[-1]} is not a whole checkpoint ({(str(error).splitlines() or [type(error).__name__])[0]}); delete it to go on from the one before') from error
-    if not isinstance(state, dict) or not {'model', 'ema', 'optimizer', 'scaler', 'step', 'losses'} <= state.keys():
-        raise ValueError(f'{paths[-1]} is not a checkpoint of ddpm-course; delete it to go on from the one before')
-    check_tensors(trainer.model.state_dict(), state['model'], paths[-1])
-    trainer.model.load_state_dict(state['model'])
-    trainer.ema.model.load_state_dict(state['ema'])
-    trainer.optimizer.load_state_dict(state['optimizer'])
-    trainer.scaler.load_state_dict(state['scaler'])
-    trainer.sampler.load_state_dict(state.get('sampler', {}))
-    trainer.skipped = state.get('skipped', 0)
-    trainer.step, trainer.losses = state['step'], state['losses'].tolist()
+# %% ../nbs/07_training.ipynb #f0693862
+def find_checkpoint(place: str | Path) -> tuple[Path, Path]:
+    "The run folder, and the checkpoint to go on from: the newest of a run folder, or the very file that is named. ValueError if there is none."
+    place = Path(place)
+    if place.parent.name == 'checkpoints' and place.suffix == '.safetensors': return place.parent.parent, place
+    load_config(place)  # says so if this is no run folder
+    if not (paths := saved_checkpoints(place)): raise ValueError(f'{place} has no checkpoint to go on from; it ended before its first save')
+    return place, paths[-1]
+
+# %% ../nbs/07_training.ipynb #7b240cff
+def load_checkpoint(trainer: Trainer, path: Path) -> None:
+    "Put a checkpoint into the trainer. ValueError if it is broken, another network's, or from a newer version of this package; it names the one before."
+    before = [p for p in saved_checkpoints(path.parent.parent) if p < path]
+    advice = f'; to go on from the one before: --resume {shlex.quote(str(before[-1]))}' if before else '; there is none before it'
+    try: state = load_state(path)
+    except ValueError as error: raise ValueError(f'{error}{advice}') from error
+    if missing := {'model', 'ema', 'optimizer', 'scaler', 'sampler', 'step', 'skipped', 'losses'} - state.keys():
+        raise ValueError(f'{path} is not a checkpoint of a training run: it lacks {min(missing)}{advice}')
+    check_tensors(trainer.model.state_dict(), state['model'], path)
+    set_state(trainer, state)
 
 # %% ../nbs/07_training.ipynb #bb3ab971
 @contextmanager
@@ -367,11 +397,11 @@ def ask_to_stop():
     try: yield stop
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/07_training.ipynb #e6ee2917
-Draw = Callable[[Reverse, nn.Module, tuple[int, int, int], Path], None]
+# %% ../nbs/07_training.ipynb #d834a9c8
+Draw = Callable[[Reverse, nn.Module, tuple[int, int, int], Path], dict[str, float] | None]  # may return numbers that say how good they are
 
-# %% ../nbs/07_training.ipynb #614ef40d
-def run_steps(trainer: Trainer, folder: Path, draw: Draw | None = None) -> None:
+# %% ../nbs/07_training.ipynb #be10bb0a
+def run_steps(trainer: Trainer, folder: Path, board: Board, draw: Draw | None = None) -> None:
     "Train to the end, reporting, saving and drawing on the way. Ctrl-C saves first. RuntimeError if the loss is no longer a number."
     config, new = trainer.config, []
     bar = LossBar(range(trainer.step, config.steps), show=trainer.rank == 0)
@@ -384,16 +414,17 @@ def run_steps(trainer: Trainer, folder: Path, draw: Draw | None = None) -> None:
             if not (due(RECENT) or due(config.save_every) or due(config.sample_every) or last or halt): continue
             trainer.losses += torch.stack(new).tolist()
             new = []
+            show_recent(trainer, board)
             check_recent(trainer, folder)
             bar.report(trainer.losses)
             if (due(config.save_every) or last or halt) and trainer.rank == 0: save_checkpoint(trainer, folder)
-            if due(config.sample_every) and not last and draw is not None: draw_on_the_way(trainer, folder, draw)
+            if due(config.sample_every) and not last: draw_now(trainer, folder, board, draw, folder/'samples'/f'step_{trainer.step:07d}')
             if halt: raise KeyboardInterrupt(f'stopped at step {trainer.step} of {config.steps}, all is saved; go on with: ddpm_train --resume {shlex.quote(str(folder))}')
 
-# %% ../nbs/07_training.ipynb #7dfe89e9
+# %% ../nbs/07_training.ipynb #06539e0b
 def check_recent(trainer: Trainer, folder: Path) -> None:
     "RuntimeError naming step and t if a loss or a gradient is no longer a number, or float16 overflows at every step; what was saved before stays."
-    saved = max((folder/'checkpoints').glob('step_*.pt'), default='(none yet)')
+    saved = max(saved_checkpoints(folder), default='(none yet)')
     advice = f'the last good state is {saved}. Try a smaller --lr, or --precision fp32'
     for step, t, rows, norm in trainer.recent:
         if not (fine := rows.isfinite()).all():
@@ -404,18 +435,45 @@ def check_recent(trainer: Trainer, folder: Path) -> None:
         if trainer.in_a_row == RECENT: raise RuntimeError(f'float16 has overflowed at each of the {RECENT} steps up to {step} ({trainer.skipped} in all); {advice}')
     trainer.recent.clear()
 
-# %% ../nbs/07_training.ipynb #0f93fa0b
-def draw_on_the_way(trainer: Trainer, folder: Path, draw: Draw) -> None:
-    "What the averaged weights can draw so far, into a folder samples/step_XXXXXXX."
-    place = folder/'samples'/f'step_{trainer.step:07d}'
-    place.mkdir(parents=True, exist_ok=True)
-    draw(trainer.reverse, trainer.ema.model, trainer.data.shape, place)
+# %% ../nbs/07_training.ipynb #92daa9c2
+def show_recent(trainer: Trainer, board: Board) -> None:
+    "The last steps as points of curves."
+    if board.writer is None: return
+    for loss, (step, _, _, norm) in zip(trainer.losses[-len(trainer.recent):], trainer.recent):
+        board.numbers(step, loss=loss, lr=learning_rate(step, trainer.config), gradient_norm=norm.item())
 
-# %% ../nbs/07_training.ipynb #54b885e2
+# %% ../nbs/07_training.ipynb #076458fd
+def draw_now(trainer: Trainer, folder: Path, board: Board, draw: Draw | None, place: Path) -> None:
+    "What the averaged weights can draw so far, into the folder `place`; what it is worth, if the drawing says so, into scores.csv of the run."
+    if draw is None: return
+    place.mkdir(parents=True, exist_ok=True)
+    numbers = draw(trainer.reverse, trainer.ema.model, trainer.data.shape, place)
+    board.picture(trainer.step, place/'samples.png')
+    if not numbers: return
+    board.numbers(trainer.step, **numbers)
+    if trainer.rank == 0: add_scores(folder/'scores.csv', trainer.step, numbers)
+
+# %% ../nbs/07_training.ipynb #90219c17
+def add_scores(path: Path, step: int, numbers: dict[str, float]) -> None:
+    "Add a row to a table (step, …); rows of this and later steps, from a run that went back, are left out."
+    rows = []
+    if path.exists():
+        with open(path, newline='') as f: rows = [row for row in csv.DictReader(f) if int(row['step']) < step]
+    def write(part):
+        with open(part, 'w', newline='') as f:
+            table = csv.DictWriter(f, ['step', *numbers], restval='', extrasaction='ignore')
+            table.writeheader()
+            table.writerows([*rows, dict(step=step, **numbers)])
+    save_whole(path, write)
+
+# %% ../nbs/07_training.ipynb #b7546252
 def finish(trainer: Trainer, folder: Path, draw: Draw | None) -> Path:
     "Train to the end and draw samples with the averaged weights."
-    run_steps(trainer, folder, draw)
-    if draw is not None: draw(trainer.reverse, trainer.ema.model, trainer.data.shape, folder)
+    board = Board(folder/'tensorboard' if trainer.config.tensorboard and trainer.rank == 0 else None, trainer.step)
+    try:
+        run_steps(trainer, folder, board, draw)
+        draw_now(trainer, folder, board, draw, folder)
+    finally: board.close()
     if trainer.skipped: say(f'{trainer.skipped} of {trainer.step} steps were skipped because float16 overflowed')
     return folder
 
@@ -434,19 +492,20 @@ def train(
     if trainer.rank == 0: save_json(describe_run(trainer), folder/'config.json')
     return finish(trainer, folder, draw)
 
-# %% ../nbs/07_training.ipynb #c5e9c828
+# %% ../nbs/07_training.ipynb #81d36e88
 def resume(
-    folder: str | Path,            # a run folder
+    run: str | Path,               # a run folder, or one of the checkpoints in it
     data: ImageSet | None = None,  # the same pictures as before; loaded by name when None
     draw: Draw | None = None,      # as for train
 ) -> Path:                         # the run folder
-    "Go on from the newest checkpoint as if nothing had happened. ValueError if the run or the data do not fit."
-    folder, config = Path(folder), load_config(folder)
+    "Go on from the newest checkpoint, or from the one that is named, as if nothing had happened. ValueError if the run or the data do not fit."
+    folder, checkpoint = find_checkpoint(run)
+    config = load_config(folder)
     try: settings = TrainConfig(**config['train'])
     except TypeError as error: raise ValueError(f'{folder}/config.json has settings that this ddpm-course does not know ({error})') from error
     data = first_then_all(lambda: load_as_trained(config['train'])) if data is None else data
     if [list(data.shape), len(data)] != [list(config['data']['shape']), config['data']['count']]:
         raise ValueError(f'{folder} was trained on {config["data"]["count"]} pictures of shape {tuple(config["data"]["shape"])}, not on {len(data)} of {data.shape}')
     trainer = Trainer(restore_model(config), restore_reverse(config['reverse']), data, settings)
-    load_checkpoint(trainer, folder)
+    load_checkpoint(trainer, checkpoint)
     return finish(trainer, folder, draw)

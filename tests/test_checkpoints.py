@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import leftovers, no_file_longer_than, start
-from ddpm_course.checkpoints import FORMAT, describe_reverse, load_config, load_run, load_weights, restore_model, restore_reverse, run_folder, save_json, save_weights
+from ddpm_course.checkpoints import FORMAT, describe_reverse, load_config, load_run, load_state, load_weights, restore_model, restore_reverse, run_folder, save_json, save_state, save_weights
 from ddpm_course.reverse import Reverse
 from ddpm_course.schedules import cosine_schedule, linear_schedule, sigmoid_schedule
 from ddpm_course.unet import UNet
@@ -144,3 +144,24 @@ def test_a_folder_named_digits_comes_first(tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_run, 'digits')
     assert load_run('digits')[2]['train']['T'] == 20
+
+
+def test_a_state_comes_back(tmp_path):
+    "Every type of tensor, nested, with numbers that JSON must not round."
+    state = dict(step=7, pi=0.1 + 0.2, big=2**70, none=None, yes=True, text='ε', empty={}, nothing=[],
+                 deep=dict(list=[torch.tensor(5), [torch.zeros(0, 3)]], bf16=torch.randn(3).bfloat16(), doubles=torch.randn(2, 2).double(), turned=torch.arange(6).reshape(2, 3).T))
+    save_state(state, tmp_path/'s.safetensors')
+    again = load_state(tmp_path/'s.safetensors')
+    assert {k: v for k, v in again.items() if k != 'deep'} == {k: v for k, v in state.items() if k != 'deep'}
+    for ours, theirs in ((again['deep']['list'][0], torch.tensor(5)), (again['deep']['list'][1][0], torch.zeros(0, 3)), *((again['deep'][k], state['deep'][k]) for k in ('bf16', 'doubles', 'turned'))):
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    assert [p.name for p in tmp_path.iterdir()] == ['s.safetensors']
+    assert load_file(tmp_path/'s.safetensors').keys() == {'deep/list/0', 'deep/list/1/0', 'deep/bf16', 'deep/doubles', 'deep/turned'}, 'any reader of safetensors finds the tensors'
+
+
+def test_a_state_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match='no file at'): load_state(tmp_path/'s.safetensors')
+    (tmp_path/'folder').mkdir()
+    with pytest.raises(ValueError, match='not whole'): load_state(tmp_path/'folder')
+    save_file({'a': torch.zeros(2)}, tmp_path/'s.safetensors', {'format': 'pt'})
+    with pytest.raises(ValueError, match='not a file of ddpm-course'): load_state(tmp_path/'s.safetensors')

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from tiny import OPTIONS, no_file_longer_than, numbers, shell, start
 from ddpm_course.checkpoints import load_config, load_run, save_json
-from ddpm_course.cli import ddpm_eval, ddpm_sample, ddpm_train, sample_batches
+from ddpm_course.cli import ddpm_eval, ddpm_sample, ddpm_train, drawn_from
 from ddpm_course.data import DATA_NAMES, DEBIAN_FASHION, ImageSet, hold_out, load_digits
 from ddpm_course.ddim import ddim_sample
+from ddpm_course import metrics
+from ddpm_course.metrics import fid, load_features, real_floor
 from ddpm_course.elbo import vlb_terms
 from ddpm_course.plots import image_grid
 from ddpm_course.training import TrainConfig
@@ -117,7 +119,7 @@ def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr('ddpm_course.cli.start_training', lambda config: seen.append(config) or tiny_run)
     wanted = TrainConfig(T=7, schedule='linear', predict='v', variance='beta', widths=[8, 16], attention_at=[0, 1], layers=2, dropout=0.1, checkpointing=True, data='x', size=9, out='o', seed=3, steps=4, batch=5, lr=0.5, warmup=6,
-                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, accumulate=2, compile=True, skip_bad=True, holdout=9,
+                         decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, fid_samples=6, tensorboard=True, accumulate=2, compile=True, skip_bad=True, holdout=9,
                          objective='vlb', weighting='snr', draw_t='importance')
     words = []
     for field in dataclasses.fields(TrainConfig):
@@ -167,8 +169,7 @@ def test_sample_i_does_not_depend_on_n(tiny_run, eta):
 
 def test_batches_do_not_matter(tiny_run):
     model, reverse, _ = load_run(tiny_run)
-    options = type('', (), dict(n=7, seed=2, steps=4, eta=0.5))
-    a, b = (sample_batches(model, reverse, (1, 8, 8), options, batch=n) for n in (3, 7))
+    a, b = (torch.cat(list(drawn_from(range(2, 9), reverse, model, (1, 8, 8), steps=4, eta=0.5, batch=n))) for n in (3, 7))
     assert a.shape == b.shape == (7, 1, 8, 8) and (a - b).abs().max() < 1e-3
 
 
@@ -318,7 +319,7 @@ def test_the_folder_of_the_plot_is_made(capsys, tiny_run):
 
 @pytest.mark.parametrize('words', ['', '--bits --n 0', '--bits --n -1', '--bits --n x', '--bits --steps 0', '--bits --steps 1', '--bits --steps 21', '--bits --steps x', '--bits --draws 0', '--bits --draws x', '--bits --batch 0',
                                    '--bits --variance learned', '--bits --variance learned_range', '--bits --variance x', '--bits --weights best', '--bits --data nowhere', '--bits --data wide', '--bits --seed x',
-                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--fid'])
+                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--bits --fid', '--bits --kid', '--fid --steps 0', '--fid --steps 21', '--fid --n 0', '--fid --eta 2', '--fid --features x', '--kid --features fashion-mnist', '--fid --data wide'])
 def test_evaluation_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     (tmp_path/'cwd'/'notes.txt').write_text('mine')
     (tmp_path/'cwd'/'wide').mkdir()
@@ -380,3 +381,52 @@ def test_arguments_come_from_the_shell(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['ddpm_sample', 'nowhere'])
     with pytest.raises(SystemExit): ddpm_sample()
     assert 'nowhere' in capsys.readouterr().err
+
+
+def scores_of(capsys, run, *args):
+    "What ddpm_eval says, and its columns: {metric: [samples, real pictures]}."
+    ddpm_eval([str(a) for a in (run, *args)])
+    out = capsys.readouterr().out
+    return out, {line[:16].strip(): [float(v) for v in re.findall(r'-?\d+\.\d+', line)] for line in out.splitlines() if re.match(r'(FID|KID|precision|recall|inception score) ', line)}
+
+
+def test_the_quality_of_samples_is_that_of_the_library(capsys, tiny_run):
+    out, found = scores_of(capsys, tiny_run, '--fid', '--kid', '--n', 50, '--steps', 5, '--seed', 3, '--eta', 0.5, '--batch', 20)
+    model, reverse, _ = load_run(tiny_run)
+    data, features = load_digits(), load_features('digits')
+    real = data.subset(torch.randperm(1797, generator=torch.Generator().manual_seed(0))[50:])
+    x = ddim_sample(reverse, model, (50, 1, 8, 8), 5, 0.5, seeds=range(3, 53))
+    expected = metrics.evaluate(real, x, features)
+    assert [found[name][0] for name in ('FID', 'precision', 'recall', 'inception score')] == pytest.approx([expected[k] for k in ('fid', 'precision', 'recall', 'inception_score')], rel=1e-3, abs=1e-3)
+    assert found['KID'][:2] == pytest.approx([expected['kid'], expected['kid_error']], rel=1e-3, abs=1e-3)
+    assert found['FID'][1] == pytest.approx(real_floor(data, features, 50)['fid'], abs=1e-3) and found['FID'][1] < found['FID'][0]
+    assert '50 samples by DDIM in 5 steps (η = 0.5, seeds 3 to 52, averaged weights), against 1,747 pictures of digits' in out
+
+
+def test_more_samples_than_half_of_the_pictures_have_no_real_ones_beside_them(capsys, tiny_run):
+    out, found = scores_of(capsys, tiny_run, '--kid', '--n', 900, '--steps', 1)
+    assert 'against 1,797 pictures' in out and 'real' not in out.split('digits', 1)[1] and found.keys() == {'KID', 'precision', 'recall', 'inception score'} and len(found['precision']) == 1
+
+
+def test_the_distance_on_the_way(tmp_path):
+    run = tmp_path/'run'
+    ddpm_train([*OPTIONS, '--out', str(run), '--sample-every', '3', '--fid-samples', '40', '--save-every', '3'])
+    rows = [line.split(',') for line in (run/'scores.csv').read_text().split()]
+    assert rows[0] == ['step', 'fid'] and [r[0] for r in rows[1:]] == ['3', '6']
+    model, reverse, _ = load_run(run)
+    features = load_features('digits')
+    assert float(rows[2][1]) == pytest.approx(fid(features(load_digits()), features(ddim_sample(reverse, model, (40, 1, 8, 8), 20, seeds=range(40)))), rel=1e-4)
+    (run/'scores.csv').write_text('step,fid\n3,1.5\n6,7.5\n')
+    ddpm_train(['--resume', str(run/'checkpoints'/'step_0000003.safetensors')])
+    again = [line.split(',') for line in (run/'scores.csv').read_text().split()]
+    assert again[1] == ['3', '1.5'] and float(again[2][1]) == pytest.approx(float(rows[2][1]), rel=1e-6)
+
+
+def test_no_distance_for_pictures_without_features(capsys, tmp_path, monkeypatch):
+    "Inception's would do; the line says what to install, and nothing has been begun."
+    monkeypatch.setitem(sys.modules, 'torch_fidelity', None)
+    monkeypatch.setitem(sys.modules, 'torch_fidelity.feature_extractor_inceptionv3', None)
+    (tmp_path/'pictures').mkdir()
+    for i in range(3): Image.new('L', (8, 8), 90*i).save(tmp_path/'pictures'/f'{i}.png')
+    assert 'pip install ddpm-course[fid]' in complaint(capsys, ddpm_train, *OPTIONS, '--data', tmp_path/'pictures', '--fid-samples', '4', '--out', tmp_path/'run')
+    assert not (tmp_path/'run').exists()

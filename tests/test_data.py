@@ -224,7 +224,7 @@ def test_training_on_a_stream_is_training_in_memory(monkeypatch, album, tmp_path
         config = settings(out=str(tmp_path/name), data=str(album), size=8, flips=True, save_every=3, holdout=2, device='cpu', precision='fp32')
         runs[name] = train(*build(config, data.shape), data, config)
     assert numbers(runs['memory']) == (whole := numbers(runs['stream']))
-    (runs['stream']/'checkpoints'/'step_0000006.pt').unlink()
+    (runs['stream']/'checkpoints'/'step_0000006.safetensors').unlink()
     monkeypatch.setattr(module, 'STREAM_ABOVE', 0)
     assert numbers(resume(runs['stream'])) == whole
 
@@ -265,7 +265,7 @@ def test_a_run_remembers_that_it_skips(album, tmp_path):
     config = settings(out=str(tmp_path/'run'), data=str(album), size=8, skip_bad=True, save_every=3)
     data = load_data(album, 8, skip_bad=True)
     run = train(*build(config, data.shape), data, config)
-    (run/'checkpoints'/'step_0000006.pt').unlink()
+    (run/'checkpoints'/'step_0000006.safetensors').unlink()
     resume(run)
     assert load_config(run)['data']['count'] == 11
 
@@ -393,6 +393,37 @@ def write_flowers(root):
     savemat(root/'flowers-102'/'setid.mat', {'trnid': np.array([[2, 3]], np.uint16), 'valid': np.array([[1]]), 'tstid': np.array([[1, 1]])})
 
 
+def write_celeba(root):
+    "Five faces: two for training, one for validation, two for the test; and the tables that torchvision reads."
+    folder = root/'celeba'
+    (folder/'img_align_celeba').mkdir(parents=True)
+    names = [f'{i:06d}.jpg' for i in range(1, 6)]
+    for i, name in enumerate(names): Image.new('RGB', (178, 218), (50*i, 0, 0)).save(folder/'img_align_celeba'/name, quality=95)
+    table = lambda columns: '5\n' + ' '.join(f'c{i}' for i in range(columns)) + '\n' + ''.join(f'{n} ' + ' '.join(['1']*columns) + '\n' for n in names)
+    for file, text in (('list_eval_partition', ''.join(f'{n} {p}\n' for n, p in zip(names, (0, 2, 1, 0, 2)))), ('identity_CelebA', ''.join(f'{n} 7\n' for n in names)),
+                       ('list_bbox_celeba', table(4)), ('list_landmarks_align_celeba', table(10)), ('list_attr_celeba', table(40))): (folder/f'{file}.txt').write_text(text)
+
+
+@pytest.mark.parametrize(('above', 'kind'), [(2**31, 'ImageSet'), (100, 'StreamedSet')])
+def test_celeba_in_memory_or_streamed(tmp_path, monkeypatch, above, kind):
+    write_celeba(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.celeba, 'check_integrity', lambda *args: True)
+    monkeypatch.setattr(module, 'STREAM_ABOVE', above)
+    train, test = (load_data('celeba', 16, tmp_path, part) for part in ('train', 'test'))
+    assert type(train).__name__ == kind and (train.shape, len(train), len(test)) == ((3, 16, 16), 2, 2)
+    red = [((d.floats(torch.arange(len(d)))[:, 0].mean((1, 2)) + 1)*127.5).numpy() for d in (train, test)]
+    assert close(red[0], [0, 150], 3) and close(red[1], [50, 200], 3)
+    with pytest.raises(ValueError, match='size=64'): load_data('celeba', root=tmp_path)
+
+
+def test_a_spoilt_face_is_named_or_skipped(tmp_path, monkeypatch):
+    write_celeba(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.celeba, 'check_integrity', lambda *args: True)
+    (tmp_path/'celeba'/'img_align_celeba'/'000004.jpg').write_bytes(b'no picture')
+    with pytest.raises(ValueError, match='000004.jpg'): load_data('celeba', 16, tmp_path)
+    with pytest.warns(UserWarning, match='skipped 1 of 2'): assert len(load_data('celeba', 16, tmp_path, skip_bad=True)) == 1
+
+
 def write_cars(root):
     "Two pictures for training. Labels count from 1."
     savemat = pytest.importorskip('scipy.io').savemat
@@ -424,6 +455,7 @@ def test_the_test_part_of_flowers(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', DATA_NAMES[1:])
 def test_offline_is_said_plainly(tmp_path, monkeypatch, name):
     for file in ('mnist', 'cifar', 'flowers102'): monkeypatch.setattr(getattr(torchvision.datasets, file), 'download_and_extract_archive', no_network)
+    monkeypatch.setattr(torchvision.datasets.celeba, 'download_file_from_google_drive', no_network)
     monkeypatch.setattr(module, 'unpack_debian_fashion', lambda root: None)
     with pytest.raises(ValueError, match=f'{name} is not under') as error: load_data(name, 8, tmp_path)
     assert str(tmp_path) in str(error.value)

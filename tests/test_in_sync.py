@@ -6,7 +6,7 @@ import sys
 import pytest
 from notebooks import NOTEBOOKS, ROOT, name
 
-READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'improved', 'pretrained']
+READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'score', 'metrics', 'improved', 'pretrained']
 LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints', 'diagnose']
 
 

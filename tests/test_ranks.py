@@ -29,11 +29,15 @@ def run(processes, *args):
     return out
 
 
+def rows_of(path):
+    with open(path) as f: return list(csv.reader(f))[1:]
+
+
 def losses(folder):
     with open(folder/'losses.csv') as f: return torch.tensor([float(row['loss']) for row in csv.DictReader(f)])
 
 
-@pytest.mark.parametrize('how', ['', '--objective vlb --variance learned --draw-t importance --accumulate 2 --T 4'], ids=['simple', 'importance, in parts'])
+@pytest.mark.parametrize('how', ['--sample-every 25 --fid-samples 31', '--objective vlb --variance learned --draw-t importance --accumulate 2 --T 4'], ids=['simple', 'importance, in parts'])
 def test_two_processes_train_as_one(tmp_path, how):
     one, two = (tmp_path/name for name in ('one', 'two'))
     for n, folder in ((1, one), (2, two)): out = run(n, 'train', *OPTIONS, '--steps', 50, *how.split(), '--out', folder)
@@ -46,13 +50,14 @@ def test_two_processes_train_as_one(tmp_path, how):
     with Image.open(one/'samples.png') as p, Image.open(two/'samples.png') as q:
         worst = max(high for _, high in ImageChops.difference(p.convert('RGB'), q.convert('RGB')).getextrema())
     assert worst <= 3, 'samples belong to their seeds, not to the processes'
+    if 'fid' in how: assert [list(map(float, r)) for r in rows_of(two/'scores.csv')] == [pytest.approx(list(map(float, r)), rel=1e-3) for r in rows_of(one/'scores.csv')]
 
 
 def test_one_process_goes_on_where_two_stopped(tmp_path):
     whole, part = tmp_path/'whole', tmp_path/'part'
     run(1, 'train', *OPTIONS, '--steps', 30, '--out', whole)
     run(2, 'train', *OPTIONS, '--steps', 30, '--save-every', 10, '--out', part)
-    (part/'checkpoints'/'step_0000030.pt').unlink()
+    (part/'checkpoints'/'step_0000030.safetensors').unlink()
     run(1, 'train', '--resume', part)
     assert (losses(whole) - losses(part)).abs().max() < 1e-5
 
@@ -75,7 +80,7 @@ def wait_for(path, process, seconds=120):
 def test_a_killed_process_ends_the_run(tmp_path):
     process = start(2, 'train', *OPTIONS, '--steps', 1_000_000, '--save-every', 5, '--out', tmp_path/'run', start_new_session=True)
     try:
-        wait_for(tmp_path/'run'/'checkpoints'/'step_0000005.pt', process)
+        wait_for(tmp_path/'run'/'checkpoints'/'step_0000005.safetensors', process)
         children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
         workers = [int(c) for c in children if b'RANK=1' in Path(f'/proc/{c}/environ').read_bytes().split(b'\0')]
         assert len(workers) == 1

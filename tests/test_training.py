@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 from tiny import OPTIONS, leftovers, no_file_longer_than, numbers, press_ctrl_c, settings, shell, start
-from ddpm_course import training
-from ddpm_course.checkpoints import load_config, save_json
+from ddpm_course import checkpoints, training
+from ddpm_course.checkpoints import load_config, load_state, save_json, save_state
 from ddpm_course.cli import ddpm_train
 from ddpm_course.data import ImageSet, hold_out, load_digits, to_uint8
-from ddpm_course.losses import hybrid_loss, loss_weight, simple_loss, vlb_loss
+from ddpm_course.losses import LossSecondMomentSteps, hybrid_loss, loss_weight, simple_loss, vlb_loss
 from ddpm_course.plots import LossBar
 from ddpm_course.training import (EMA, Trainer, batch_indices, build, check_config, check_objective, draw_batch, learning_rate, new_run_folder,
-                                  make_numbered, resume, step_generator, train, train_step, training_loss)
+                                  make_numbered, resume, saved_checkpoints, step_generator, train, train_step, training_loss)
 
 bits = lambda model: {k: v.clone() for k, v in model.state_dict().items()}
 equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -277,7 +277,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path, tiny_run):
 def test_saving_often_changes_nothing_and_keeps_two(tmp_path, tiny_run):
     run = start(tmp_path/'run', save_every=1)
     assert numbers(run) == numbers(tiny_run)
-    assert sorted(p.name for p in (run/'checkpoints').iterdir()) == ['step_0000005.pt', 'step_0000006.pt']
+    assert sorted(p.name for p in (run/'checkpoints').iterdir()) == ['step_0000005.safetensors', 'step_0000006.safetensors']
 
 
 def test_paths_are_welcome_as_settings(tmp_path, tiny_run):
@@ -314,22 +314,21 @@ def test_the_memory_of_importance_sampling_is_in_the_checkpoint(tmp_path):
     "By step 17 it is full and steers; without it the run goes another way."
     how = dict(T=4, draw_t='importance', objective='vlb', variance='learned', steps=30)
     run = start(tmp_path/'run', save_every=17, **how)
-    path = run/'checkpoints'/'step_0000017.pt'
-    (run/'checkpoints'/'step_0000030.pt').unlink()
-    state, whole = torch.load(path, weights_only=True), numbers(run)
+    path = run/'checkpoints'/'step_0000017.safetensors'
+    (run/'checkpoints'/'step_0000030.safetensors').unlink()
+    state, whole = load_state(path), numbers(run)
     assert state['sampler']['counts'].min() >= 10 and state['sampler']['losses'].shape == (4, 10) and state['sampler']['losses'].min() != 0
     shutil.copytree(run, tmp_path/'other')
     assert numbers(resume(run)) == whole
-    torch.save({k: v for k, v in state.items() if k != 'sampler'}, tmp_path/'other'/'checkpoints'/'step_0000017.pt')
+    save_state(state | {'sampler': LossSecondMomentSteps(4).state_dict()}, tmp_path/'other'/'checkpoints'/'step_0000017.safetensors')
     assert numbers(resume(tmp_path/'other')) != whole
 
 
 def test_a_run_from_before_there_was_a_choice_of_t(tmp_path, unbroken):
-    "Neither its checkpoint nor its config knows of it."
+    "Its config knows nothing of it."
     run = start(tmp_path/'run', steps=30, save_every=15)
-    (run/'checkpoints'/'step_0000030.pt').unlink()
-    path, config = run/'checkpoints'/'step_0000015.pt', load_config(run)
-    torch.save({k: v for k, v in torch.load(path, weights_only=True).items() if k != 'sampler'}, path)
+    (run/'checkpoints'/'step_0000030.safetensors').unlink()
+    config = load_config(run)
     save_json(config | {'train': {k: v for k, v in config['train'].items() if k not in ('holdout', 'objective', 'weighting', 'draw_t')}}, run/'config.json')
     assert numbers(resume(run)) == unbroken
 
@@ -378,7 +377,7 @@ def test_ctrl_c_while_the_bar_is_drawn(tmp_path, monkeypatch, unbroken):
     with monkeypatch.context() as patch:
         patch.setattr(LossBar, 'report', report)
         with pytest.raises(KeyboardInterrupt) as stop: start(tmp_path/'run', steps=30)
-    saved = sorted((tmp_path/'run'/'checkpoints').glob('*.pt'))
+    saved = saved_checkpoints(tmp_path/'run')
     assert saved and f'step {int(saved[-1].stem[5:])} of' in str(stop.value)
     assert numbers(resume(tmp_path/'run')) == unbroken
 
@@ -413,7 +412,7 @@ def test_a_process_that_is_stopped(tmp_path, how):
     "The real command; after the signal --resume makes the run whole."
     options = [*OPTIONS, '--steps', '24', '--save-every', '2']
     process = shell('ddpm_train', *options, '--out', tmp_path/'run')
-    while not list(tmp_path.glob('run/checkpoints/step_*.pt')) and process.poll() is None: time.sleep(0.01)
+    while not saved_checkpoints(tmp_path/'run') and process.poll() is None: time.sleep(0.01)
     process.send_signal(how)
     out, err = process.communicate(timeout=60)
     if how == signal.SIGINT: assert process.returncode == 130 and f'--resume {tmp_path}/run' in err and 'Traceback' not in err and len(err.split('\n')) <= 3
@@ -442,24 +441,119 @@ def test_resume_without_a_checkpoint(tiny_copy):
 
 
 @pytest.mark.parametrize('keep', [0, 10, 1000, 100_000, -10])
-def test_resume_from_half_a_checkpoint(tiny_copy, keep):
-    path = tiny_copy/'checkpoints'/'step_0000006.pt'
+def test_half_a_checkpoint_names_the_one_before_which_serves(tmp_path, unbroken, keep):
+    run = start(tmp_path/'run', steps=30, save_every=15)
+    (before, path), whole = saved_checkpoints(run), numbers(run)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match='not a whole checkpoint') as error: resume(tiny_copy)
-    assert str(path) in str(error.value) and '\n' not in str(error.value)
+    with pytest.raises(ValueError, match='not whole') as error: resume(run)
+    assert str(path) in str(error.value) and f'--resume {before}' in str(error.value) and '\n' not in str(error.value)
+    assert saved_checkpoints(run) == [before, path] and numbers(run) == whole, 'nothing is touched'
+    assert resume(before) == run and numbers(run) == unbroken and saved_checkpoints(run) == [before, path]
+
+
+def test_the_only_checkpoint_is_broken(tiny_copy):
+    saved_checkpoints(tiny_copy)[0].write_bytes(b'')
+    with pytest.raises(ValueError, match='not whole.*there is none before it'): resume(tiny_copy)
+
+
+def test_going_back_leaves_no_later_checkpoints(tmp_path):
+    "They belong to steps that are taken anew; a broken one must not push out a good one."
+    run = start(tmp_path/'run', steps=30, save_every=10)
+    first = saved_checkpoints(run)[0]
+    trainer = Trainer(*build(settings(steps=30), (1, 8, 8)), load_digits(), settings(steps=30))
+    training.load_checkpoint(trainer, first)
+    trainer.step = 24
+    training.save_checkpoint(trainer, run)
+    assert [p.stem for p in saved_checkpoints(run)] == ['step_0000020', 'step_0000024']
 
 
 def test_without_the_newest_checkpoint_the_one_before_serves(tmp_path, unbroken):
     run = start(tmp_path/'run', steps=30, save_every=15)
-    (run/'checkpoints'/'step_0000030.pt').unlink()
+    (run/'checkpoints'/'step_0000030.safetensors').unlink()
     assert numbers(resume(run)) == unbroken
 
 
-@pytest.mark.parametrize('content', [[1, 2], {'a': 1}, torch.zeros(3), {'model': {'a': torch.zeros(2)}}, 'hello'], ids=str)
-def test_resume_from_a_foreign_checkpoint(tiny_copy, content):
-    torch.save(content, path := tiny_copy/'checkpoints'/'step_0000009.pt')
-    with pytest.raises(ValueError) as error: resume(tiny_copy)
-    assert str(path) in str(error.value)
+def test_the_optimisers_means_come_back_in_the_weights_own_layout(tmp_path):
+    "Kernels that walk through memory in order would otherwise pair the wrong numbers."
+    t = trainer(device='cpu', precision='fp32')
+    t.model.to(memory_format=torch.channels_last)
+    for _ in range(3): train_step(t)
+    save_state(training.state_of(t), tmp_path/'state.safetensors')
+    again = trainer(device='cpu', precision='fp32')
+    again.model.to(memory_format=torch.channels_last)
+    training.set_state(again, load_state(tmp_path/'state.safetensors'))
+    for p, q in zip(t.model.parameters(), again.model.parameters()):
+        mine, theirs = t.optimizer.state[p], again.optimizer.state[q]
+        assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+        assert theirs['exp_avg'].stride() == theirs['exp_avg_sq'].stride() == q.stride()
+    assert torch.equal(train_step(t), train_step(again)) and equal(bits(t.model), bits(again.model))
+
+
+def test_what_drawing_says_becomes_a_table(tmp_path):
+    seen = []
+    def draw(reverse, model, shape, folder):
+        seen.append(folder)
+        return dict(fid=float(len(seen)), n=7)
+    data, config = load_digits(), settings(out=str(tmp_path/'run'), steps=9, sample_every=3, save_every=3)
+    run = train(*build(config, data.shape), data, config, draw)
+    assert (run/'scores.csv').read_text().split() == ['step,fid,n', '3,1.0,7', '6,2.0,7', '9,3.0,7']
+    assert seen == [run/'samples'/'step_0000003', run/'samples'/'step_0000006', run]
+    resume(saved_checkpoints(run)[0], draw=draw)  # goes back to step 6
+    assert (run/'scores.csv').read_text().split() == ['step,fid,n', '3,1.0,7', '6,2.0,7', '9,4.0,7']
+
+
+def test_tensorboard(tmp_path):
+    "What TensorBoard itself reads from the files: every step once, also after a resume, and the pictures."
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    def draw(reverse, model, shape, folder):
+        Image.new('RGB', (5, 4), (255, 0, 0)).save(folder/'samples.png')
+        return dict(fid=2.5)
+    data, config = load_digits(), settings(out=str(tmp_path/'run'), steps=9, sample_every=4, save_every=3, tensorboard=True)
+    run = train(*build(config, data.shape), data, config, draw)
+    resume(saved_checkpoints(run)[0], draw=draw)
+    seen = EventAccumulator(str(run/'tensorboard'))
+    seen.Reload()
+    points = {name: [(e.step, e.value) for e in seen.Scalars(name)] for name in ('loss', 'lr', 'gradient_norm', 'fid')}
+    losses = [float(line.split(',')[1]) for line in (run/'losses.csv').read_text().split()[1:]]
+    assert [s for s, _ in points['loss']] == [s for s, _ in points['gradient_norm']] == list(range(1, 10))
+    assert [v for _, v in points['loss']] == pytest.approx(losses) and [v for _, v in points['lr']] == pytest.approx([learning_rate(k, config) for k in range(1, 10)])
+    assert [s for s, _ in points['fid']] == [4, 8, 9] and [e.step for e in seen.Images('samples')] == [4, 8, 9] and seen.Images('samples')[0].width == 5
+
+
+def test_without_tensorboard_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install ddpm-course\[tensorboard\]'): start(tmp_path/'run', tensorboard=True)
+    assert not (tmp_path/'run').exists()
+
+
+def test_resume_from_a_foreign_checkpoint(tiny_copy):
+    path = saved_checkpoints(tiny_copy)[0].with_name('step_0000009.safetensors')
+    def refused(words):
+        with pytest.raises(ValueError, match=words) as error: resume(tiny_copy)
+        assert str(path) in str(error.value) and '--resume' in str(error.value)
+    torch.save([1, 2], path)
+    refused('not whole')
+    shutil.copy(tiny_copy/'model.safetensors', path)
+    refused('not a file of ddpm-course')
+    save_state({'step': 3, 'model': {}}, path)
+    refused('not a checkpoint of a training run: it lacks ema')
+
+
+def test_resume_from_a_newer_format(tiny_copy, monkeypatch):
+    path = saved_checkpoints(tiny_copy)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, 'FORMAT', 99)
+        save_state(load_state(path), path)
+    with pytest.raises(ValueError, match='format 99.*update the package'): resume(tiny_copy)
+
+
+def test_resume_with_another_networks_checkpoint(tmp_path, tiny_copy):
+    other = start(tmp_path/'other', widths=(24,))
+    shutil.copy(saved_checkpoints(other)[0], saved_checkpoints(tiny_copy)[0])
+    before = numbers(tiny_copy)
+    with pytest.raises(ValueError, match='weights of another network'): resume(tiny_copy)
+    assert numbers(tiny_copy) == before
 
 
 def test_resume_with_a_setting_that_does_not_exist(tiny_copy):
@@ -497,10 +591,10 @@ def test_new_folders_are_numbered(tmp_path, monkeypatch):
             assert str(folder) == f'runs/{name}-{i}'
 
 
-@pytest.mark.parametrize('name', ['step_0000020.pt', 'model.safetensors', 'ema.safetensors', 'losses.csv', 'losses.png'])
+@pytest.mark.parametrize('name', ['step_0000020.safetensors', 'model.safetensors', 'ema.safetensors', 'losses.csv', 'losses.png'])
 def test_a_disk_that_fills_up(tmp_path, monkeypatch, unbroken, name):
     "The error passes through, what was saved before is whole, and the run can go on."
-    checkpoint = tmp_path/'run'/'checkpoints'/'step_0000010.pt'
+    checkpoint = tmp_path/'run'/'checkpoints'/'step_0000010.safetensors'
     saved, replace = [], os.replace
     def full(part, path):
         if os.path.basename(path) == name and (saved or name.startswith('step')): raise OSError(errno.ENOSPC, 'No space left on device')
@@ -509,7 +603,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, unbroken, name):
     with monkeypatch.context() as patch:
         patch.setattr(os, 'replace', full)
         with pytest.raises(OSError, match='No space left'): start(tmp_path/'run', steps=30, save_every=10)
-    assert torch.load(checkpoint, weights_only=True)['step'] == 10 and not leftovers(tmp_path/'run')
+    assert load_state(checkpoint)['step'] == 10 and not leftovers(tmp_path/'run')
     assert numbers(resume(tmp_path/'run')) == unbroken
 
 
@@ -532,7 +626,7 @@ def test_float16_that_overflows_now_and_then_is_counted(tmp_path, capsys):
     training.finish(t, tmp_path, None)
     assert 3 < t.skipped < 40 and t.in_a_row == 0 and f'{t.skipped} of 40 steps were skipped because float16 overflowed' in capsys.readouterr().out
     again = trainer(device='cpu', precision='fp16', steps=40)
-    training.load_checkpoint(again, tmp_path)
+    training.load_checkpoint(again, saved_checkpoints(tmp_path)[-1])
     assert again.skipped == t.skipped
 
 
@@ -581,5 +675,5 @@ def test_a_run_that_diverges(tmp_path, monkeypatch, change, words):
     with monkeypatch.context() as patch:
         spoil(patch, 14, change)
         with pytest.raises(RuntimeError, match=expected) as error: start(tmp_path/'run', steps=30, save_every=6, device='cpu', precision='fp32')
-    assert f'{tmp_path}/run/checkpoints/step_0000012.pt' in str(error.value) and '\n' not in str(error.value)
-    assert sorted(p.name for p in (tmp_path/'run'/'checkpoints').iterdir()) == ['step_0000006.pt', 'step_0000012.pt']
+    assert f'{tmp_path}/run/checkpoints/step_0000012.safetensors' in str(error.value) and '\n' not in str(error.value)
+    assert sorted(p.name for p in (tmp_path/'run'/'checkpoints').iterdir()) == ['step_0000006.safetensors', 'step_0000012.safetensors']

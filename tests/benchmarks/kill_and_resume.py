@@ -27,7 +27,7 @@ def result(folder): return [(folder/name).read_bytes() for name in ('model.safet
 
 def command(folder):
     "Go on where there is a checkpoint; else begin again."
-    if any((folder/'checkpoints').glob('step_*.pt')): return '--resume', folder
+    if any((folder/'checkpoints').glob('step_*.safetensors')): return '--resume', folder
     shutil.rmtree(folder, ignore_errors=True)
     return *RUN, '--out', folder
 
