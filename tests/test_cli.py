@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tiny import OPTIONS, no_file_longer_than, numbers, shell, start
 from ddpm_course.checkpoints import load_config, load_run, save_json
-from ddpm_course.cli import ddpm_eval, ddpm_sample, ddpm_train, drawn_from
+from ddpm_course.cli import ddpm_eval, ddpm_sample, ddpm_train, drawn_from, sampler_called
 from ddpm_course.data import DATA_NAMES, DEBIAN_FASHION, ImageSet, hold_out, load_digits
-from ddpm_course.ddim import ddim_sample
+from ddpm_course.ddim import ddim_sample, dpm_sample, heun_sample
 from ddpm_course import metrics
 from ddpm_course.metrics import fid, load_features, real_floor
 from ddpm_course.elbo import vlb_terms
@@ -169,8 +169,17 @@ def test_sample_i_does_not_depend_on_n(tiny_run, eta):
 
 def test_batches_do_not_matter(tiny_run):
     model, reverse, _ = load_run(tiny_run)
-    a, b = (torch.cat(list(drawn_from(range(2, 9), reverse, model, (1, 8, 8), steps=4, eta=0.5, batch=n))) for n in (3, 7))
+    a, b = (torch.cat(list(drawn_from(range(2, 9), reverse, model, (1, 8, 8), 4, sampler_called('ddim', 0.5), n))) for n in (3, 7))
     assert a.shape == b.shape == (7, 1, 8, 8) and (a - b).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(('name', 'sampler'), [('dpm', dpm_sample), ('heun', heun_sample)])
+def test_other_samplers(tiny_run, name, sampler):
+    sample(tiny_run, '--n', 4, '--steps', 5, '--sampler', name, '--pngs', 'out')
+    model, reverse, _ = load_run(tiny_run)
+    x = sampler(reverse, model, (4, 1, 8, 8), 5, seeds=range(4))
+    drawn = torch.stack([torch.from_numpy(np.asarray(Image.open(p), dtype=float)) for p in sorted(Path('out').iterdir())])
+    assert (drawn - (x[:, 0].double() + 1)*127.5).abs().max() <= 1
 
 
 def test_the_folders_of_the_output_are_made(tiny_run):
@@ -178,7 +187,7 @@ def test_the_folders_of_the_output_are_made(tiny_run):
     with Image.open('a/b/grid.jpg') as picture: assert picture.format == 'JPEG'
 
 
-@pytest.mark.parametrize('words', ['--steps 0', '--steps 21', '--steps x', '--n 0', '--n -2', '--n x', '--eta 2', '--eta -1', '--eta nan', '--seed x', '--seed 99999999999999999999', '--device abacus',
+@pytest.mark.parametrize('words', ['--steps 0', '--steps 21', '--steps x', '--n 0', '--n -2', '--n x', '--eta 2', '--eta -1', '--eta nan', '--sampler x', '--sampler dpm --eta 1', '--seed x', '--seed 99999999999999999999', '--device abacus',
                                    '--nonsense', '--out .', '--out grid.nonsense', '--out grid', '--out notes.txt/grid.png', '--pngs notes.txt', '--pngs full'])
 def test_sampling_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     (tmp_path/'cwd'/'notes.txt').write_text('mine')
@@ -319,7 +328,7 @@ def test_the_folder_of_the_plot_is_made(capsys, tiny_run):
 
 @pytest.mark.parametrize('words', ['', '--bits --n 0', '--bits --n -1', '--bits --n x', '--bits --steps 0', '--bits --steps 1', '--bits --steps 21', '--bits --steps x', '--bits --draws 0', '--bits --draws x', '--bits --batch 0',
                                    '--bits --variance learned', '--bits --variance learned_range', '--bits --variance x', '--bits --weights best', '--bits --data nowhere', '--bits --data wide', '--bits --seed x',
-                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--bits --fid', '--bits --kid', '--fid --steps 0', '--fid --steps 21', '--fid --n 0', '--fid --eta 2', '--fid --features x', '--kid --features fashion-mnist', '--fid --data wide'])
+                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--bits --fid', '--bits --kid', '--fid --steps 0', '--fid --steps 21', '--fid --n 0', '--fid --eta 2', '--kid --sampler heun --eta 1', '--fid --sampler x', '--fid --features x', '--kid --features fashion-mnist', '--fid --data wide'])
 def test_evaluation_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     (tmp_path/'cwd'/'notes.txt').write_text('mine')
     (tmp_path/'cwd'/'wide').mkdir()
