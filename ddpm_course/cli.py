@@ -108,12 +108,12 @@ OPTIONS = dict(
     sample_every='steps between looks at what it can draw so far; 0: only at the end', fid_samples='samples for a Fréchet distance at each look and at the end, into scores.csv; 0: no distance',
     tensorboard='curves and samples for TensorBoard as well (pip install ddpm-course[tensorboard])', compile='torch.compile the network: slow to start, then faster on a GPU')
 
-# %% ../nbs/lib/cli.ipynb #146eceee
+# %% ../nbs/lib/cli.ipynb #c6c20b47
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
     from ddpm_course.training import TrainConfig
     parser = OneLineParser('ddpm_train', usage='ddpm_train [options]', description=TRAIN_HELP, epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with; all other options come from its config.json')
+    parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with, or one of its checkpoints, to go back to it; all other options come from its config.json')
     parser.add_argument('--diagnose', metavar='RUN', help='train nothing, but say in words why samples of this run may be bad')
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):

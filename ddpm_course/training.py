@@ -342,7 +342,7 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     "The checkpoints of a run, oldest first."
     return sorted((folder/'checkpoints').glob('step_*.safetensors'))
 
-# %% ../nbs/07_training.ipynb #41ad4460
+# %% ../nbs/07_training.ipynb #7bedda61
 def save_checkpoint(trainer: Trainer, folder: Path, keep: int = 2) -> None:
     "Everything that resume needs, in checkpoints/step_XXXXXXX.safetensors; then weights and losses; the last `keep` checkpoints stay."
     (folder/'checkpoints').mkdir(exist_ok=True)
@@ -350,8 +350,8 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int = 2) -> None:
     save_weights(trainer.model, folder/'model.safetensors')
     save_weights(trainer.ema.model, folder/'ema.safetensors')
     save_losses(trainer, folder)
-    for other in saved_checkpoints(folder):
-        if other not in [p for p in saved_checkpoints(folder) if p <= path][-keep:]: other.unlink()  # later ones are of a run that went back
+    there = saved_checkpoints(folder)
+    for other in set(there) - set([p for p in there if p <= path][-keep:]): other.unlink()  # later ones are of a run that has gone back since
 
 # %% ../nbs/07_training.ipynb #75d999ab
 def save_losses(trainer: Trainer, folder: Path) -> None:
