@@ -188,7 +188,7 @@ def start_training(config) -> Path:
 SAMPLE_HELP = """Draw samples from a run folder with its averaged weights, by DDIM, as one grid (and as single files with --pngs).
 RUN may be the word digits: a small trained run ships with ddpm-course."""
 
-# %% ../nbs/lib/cli.ipynb #96141663
+# %% ../nbs/lib/cli.ipynb #7ae12c5d
 def sample_parser() -> OneLineParser:
     "Options of ddpm_sample."
     parser = OneLineParser('ddpm_sample', description=SAMPLE_HELP)
@@ -200,6 +200,7 @@ def sample_parser() -> OneLineParser:
     parser.add_argument('--seed', type=int, default=0, help='picture i is drawn from seed + i, whatever n is (default: 0)')
     parser.add_argument('--out', default='samples.png', help='file for the grid (default: samples.png)')
     parser.add_argument('--pngs', metavar='FOLDER', help='also write each picture as its own file, at its own size, into this folder')
+    parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
     return parser
 
@@ -208,7 +209,7 @@ def ddpm_sample(args: list[str] | None = None) -> None:
     "The shell's ddpm_sample. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_sample', run_sampling, args)
 
-# %% ../nbs/lib/cli.ipynb #e7cafb78
+# %% ../nbs/lib/cli.ipynb #77a425f1
 def run_sampling(args: list[str] | None) -> None:
     "Read options, draw samples in batches, write the grid and the single pictures."
     options = sample_parser().parse_args(args)
@@ -216,10 +217,10 @@ def run_sampling(args: list[str] | None) -> None:
     import torch
     from ddpm_course.checkpoints import load_run
     from ddpm_course.plots import save_grid
-    from ddpm_course.devices import pick_device
+    from ddpm_course.devices import AtPrecision, pick_device
     sampler = sampler_called(options.sampler, options.eta)
     model, reverse, config = load_run(options.run)
-    x = torch.cat([part.cpu() for part in drawn_from(range(options.seed, options.seed + options.n), reverse, model.to(pick_device(options.device)), config['data']['shape'], options.steps, sampler)])
+    x = torch.cat([part.cpu() for part in drawn_from(range(options.seed, options.seed + options.n), reverse, AtPrecision(model, pick_device(options.device), options.precision), config['data']['shape'], options.steps, sampler)])
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     save_grid(x, options.out, columns=max(1, round(options.n**0.5)))
     if options.pngs: write_pngs(x, Path(options.pngs))
@@ -261,7 +262,7 @@ EVAL_EXAMPLES = """examples:
   ddpm_eval digits --fid --kid --steps 20           samples by DDIM in 20 steps
   ddpm_eval runs/cifar10-1 --bits --n 1000          the first 1,000 of a fixed shuffle of the test part"""
 
-# %% ../nbs/lib/cli.ipynb #ece1322c
+# %% ../nbs/lib/cli.ipynb #410bd6e8
 def eval_parser() -> OneLineParser:
     "Options of ddpm_eval."
     parser = OneLineParser('ddpm_eval', usage='ddpm_eval RUN (--bits | --fid --kid) [options]', description=EVAL_HELP, epilog=EVAL_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -281,6 +282,7 @@ def eval_parser() -> OneLineParser:
     parser.add_argument('--batch', type=int, default=256, help='rows in one call of the network (default: 256)')
     parser.add_argument('--seed', type=int, default=0, help='of the noise and of the drawn t (default: 0)')
     parser.add_argument('--out', default='bits.png', help='file for the plot (default: bits.png)')
+    parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network when samples are drawn; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
     return parser
 
@@ -289,11 +291,12 @@ def ddpm_eval(args: list[str] | None = None) -> None:
     "The shell's ddpm_eval. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_eval', run_evaluation, args)
 
-# %% ../nbs/lib/cli.ipynb #05a9af3f
+# %% ../nbs/lib/cli.ipynb #3314d4cb
 def check_eval(options, reverse) -> None:
     "ValueError for options that cannot be, before any work is done."
     if options.bits == (options.fid or options.kid): raise ValueError('say what to measure: --bits, or --fid and --kid; one after the other')
     if Path(options.out).suffix.lower() not in ('.png', '.pdf', '.svg', '.jpg', '.jpeg'): raise ValueError(f'--out must end in .png, .pdf, .svg or .jpg, got {options.out}')
+    if options.bits and options.precision != 'fp32': raise ValueError('--precision is for samples; bits are measured in float32')
     for name in ('n', 'draws', 'batch'):
         if (value := getattr(options, name)) is not None and value < 1: raise ValueError(f'--{name} must be at least 1, got {value}')
     if options.steps is not None and not 1 <= options.steps <= reverse.schedule.T: raise ValueError(f'--steps must lie in 1..{reverse.schedule.T}, got {options.steps}')
@@ -336,10 +339,11 @@ def evaluate_bits(options, model, reverse, config: dict) -> None:
     print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
     print_ledger(measure_bits(model, reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
-# %% ../nbs/lib/cli.ipynb #b7b0b2dd
+# %% ../nbs/lib/cli.ipynb #2ca006e2
 def evaluate_samples(options, model, reverse, config: dict) -> None:
     "The quality of samples, beside that of as many real pictures where there are twice as many."
     from ddpm_course.data import load_as_trained, load_data
+    from ddpm_course.devices import AtPrecision
     from ddpm_course.metrics import evaluate, features_for, load_features, real_floor, split_real
     from ddpm_course.sampling import model_device
     sampler = sampler_called(options.sampler, options.eta)
@@ -350,7 +354,7 @@ def evaluate_samples(options, model, reverse, config: dict) -> None:
     n, steps = options.n or min(len(data)//2, 5000), options.steps or min(50, reverse.schedule.T)
     floor, real = (real_floor(data, features, n), data.subset(split_real(len(data), n)[1])) if 2 <= n <= len(data)//2 else (None, data)
     print(f'{n:,} samples by {SAMPLERS[options.sampler]} in {steps} steps ({f"η = {options.eta:g}, " if options.sampler == "ddim" else ""}seeds {options.seed} to {options.seed + n - 1}, {"averaged" if options.weights == "ema" else "last"} weights), against {len(real):,} pictures of {data.name}', flush=True)
-    print_quality(options, evaluate(real, drawn_from(range(options.seed, options.seed + n), reverse, model, shape, steps, sampler, options.batch), features), floor)
+    print_quality(options, evaluate(real, drawn_from(range(options.seed, options.seed + n), reverse, AtPrecision(model, device, options.precision), shape, steps, sampler, options.batch), features), floor)
 
 # %% ../nbs/lib/cli.ipynb #15bb35d0
 def print_quality(options, scores: dict, floor: dict | None) -> None:

@@ -173,6 +173,12 @@ def test_batches_do_not_matter(tiny_run):
     assert a.shape == b.shape == (7, 1, 8, 8) and (a - b).abs().max() < 1e-3
 
 
+def test_samples_in_16_bits_are_nearly_the_same(tiny_run):
+    for precision in ('fp32', 'bf16'): sample(tiny_run, '--n', 4, '--steps', 5, '--precision', precision, '--pngs', precision)
+    full, half = (np.stack([np.asarray(Image.open(p), dtype=int) for p in sorted(Path(name).iterdir())]) for name in ('fp32', 'bf16'))
+    assert 0 < abs(full - half).max() and abs(full - half).mean() < 3
+
+
 @pytest.mark.parametrize(('name', 'sampler'), [('dpm', dpm_sample), ('heun', heun_sample)])
 def test_other_samplers(tiny_run, name, sampler):
     sample(tiny_run, '--n', 4, '--steps', 5, '--sampler', name, '--pngs', 'out')
@@ -187,7 +193,7 @@ def test_the_folders_of_the_output_are_made(tiny_run):
     with Image.open('a/b/grid.jpg') as picture: assert picture.format == 'JPEG'
 
 
-@pytest.mark.parametrize('words', ['--steps 0', '--steps 21', '--steps x', '--n 0', '--n -2', '--n x', '--eta 2', '--eta -1', '--eta nan', '--sampler x', '--sampler dpm --eta 1', '--seed x', '--seed 99999999999999999999', '--device abacus',
+@pytest.mark.parametrize('words', ['--steps 0', '--steps 21', '--steps x', '--n 0', '--n -2', '--n x', '--eta 2', '--eta -1', '--eta nan', '--sampler x', '--sampler dpm --eta 1', '--precision x', '--seed x', '--seed 99999999999999999999', '--device abacus',
                                    '--nonsense', '--out .', '--out grid.nonsense', '--out grid', '--out notes.txt/grid.png', '--pngs notes.txt', '--pngs full'])
 def test_sampling_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     (tmp_path/'cwd'/'notes.txt').write_text('mine')
@@ -328,7 +334,7 @@ def test_the_folder_of_the_plot_is_made(capsys, tiny_run):
 
 @pytest.mark.parametrize('words', ['', '--bits --n 0', '--bits --n -1', '--bits --n x', '--bits --steps 0', '--bits --steps 1', '--bits --steps 21', '--bits --steps x', '--bits --draws 0', '--bits --draws x', '--bits --batch 0',
                                    '--bits --variance learned', '--bits --variance learned_range', '--bits --variance x', '--bits --weights best', '--bits --data nowhere', '--bits --data wide', '--bits --seed x',
-                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--bits --fid', '--bits --kid', '--fid --steps 0', '--fid --steps 21', '--fid --n 0', '--fid --eta 2', '--kid --sampler heun --eta 1', '--fid --sampler x', '--fid --features x', '--kid --features fashion-mnist', '--fid --data wide'])
+                                   '--bits --seed 99999999999999999999', '--bits --device abacus', '--bits --nonsense', '--bits stray', '--bits --out .', '--bits --out plot.nonsense', '--bits --out notes.txt/plot.png', '--bits --fid', '--bits --kid', '--fid --steps 0', '--fid --steps 21', '--fid --n 0', '--fid --eta 2', '--kid --sampler heun --eta 1', '--fid --sampler x', '--bits --precision auto', '--fid --precision x', '--fid --features x', '--kid --features fashion-mnist', '--fid --data wide'])
 def test_evaluation_options_that_cannot_be(capsys, tmp_path, tiny_run, words):
     (tmp_path/'cwd'/'notes.txt').write_text('mine')
     (tmp_path/'cwd'/'wide').mkdir()

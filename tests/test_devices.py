@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ddpm_course import devices
-from ddpm_course.devices import GroupNorm, attend, doubled, fastest_settings, pick_device
+from ddpm_course.devices import AtPrecision, GroupNorm, attend, doubled, fastest_settings, pick_device
 from ddpm_course.unet import UNet
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -19,6 +19,16 @@ def relative(a, b): return ((a - b).abs().max()/b.abs().max()).item()
 def test_devices():
     assert pick_device('cpu').type == 'cpu' and pick_device('auto').type in ('cpu', 'cuda', 'mps')
     with pytest.raises(ValueError, match='no device'): pick_device('abacus')
+
+
+def test_a_network_at_a_precision():
+    "float32 outside; inside what was asked for, which shows in the last digits."
+    torch.manual_seed(0)
+    model, x, t = UNet(1, widths=(16,), layers=1, attention_at=()).eval(), torch.randn(2, 1, 8, 8), torch.tensor([3, 900])
+    nn.init.normal_(model.conv_out.weight)
+    with torch.no_grad(): exact, full, half = model(x, t), AtPrecision(model, CPU, 'fp32')(x, t), AtPrecision(model, CPU, 'bf16')(x, t)
+    assert torch.equal(full, exact) and half.dtype == torch.float32 and 1e-4 < relative(half, exact) < 0.1
+    assert next(AtPrecision(model, CPU).parameters()) is next(model.parameters())
 
 
 @pytest.mark.parametrize('features, precision, wanted', [
