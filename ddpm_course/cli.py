@@ -6,9 +6,9 @@
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'SAMPLERS', 'EVAL_HELP', 'EVAL_EXAMPLES', 'draw_samples',
            'drawing', 'distance_of_samples', 'in_one_line', 'fail', 'OneLineParser', 'train_parser', 'ddpm_train',
            'run_training', 'go_on', 'print_diagnosis', 'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling',
-           'sampler_called', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'eval_pictures',
-           'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured', 'measure_bits',
-           'print_ledger', 'main']
+           'sampler_called', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape',
+           'eval_pictures', 'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured',
+           'measure_bits', 'print_ledger', 'main']
 
 # %% ../nbs/lib/cli.ipynb #e73ddb40
 import argparse, dataclasses, sys
@@ -129,7 +129,7 @@ def ddpm_train(args: list[str] | None = None) -> None:
     "The shell's ddpm_train. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_train', run_training, args)
 
-# %% ../nbs/lib/cli.ipynb #93607ed3
+# %% ../nbs/lib/cli.ipynb #48e05058
 def run_training(args: list[str] | None) -> None:
     "Read options, train or resume, say where the results are."
     options = vars(train_parser().parse_args(args))
@@ -140,19 +140,17 @@ def run_training(args: list[str] | None) -> None:
     if (run := options.pop('resume')) is not None:
         if given := [name for name, value in options.items() if value != getattr(TrainConfig, name)]:
             raise ValueError(f'--resume goes on with the settings in the config.json of {run}; leave out --{given[0].replace("_", "-")}')
-        options['device'] = load_config(find_checkpoint(run)[0])['train'].get('device', 'auto')
-    with joined(options['device']):
-        folder = start_training(TrainConfig(**options)) if run is None else go_on(run)
+        options = load_config(find_checkpoint(run)[0])['train']
+    with joined(options.get('device', 'auto')):
+        folder = start_training(TrainConfig(**options)) if run is None else go_on(run, options)
         say(f'done: {folder}/samples.png shows 64 samples; for more: ddpm_sample {folder}')
 
-# %% ../nbs/lib/cli.ipynb #2ce9d29d
-def go_on(run: str) -> Path:
-    "Load what a run was given, and resume it."
-    from ddpm_course.checkpoints import load_config
+# %% ../nbs/lib/cli.ipynb #0371714d
+def go_on(run: str, train: dict) -> Path:
+    "Load what a run was given (the part 'train' of its config.json says what), and resume it."
     from ddpm_course.data import load_as_trained
     from ddpm_course.ranks import first_then_all, say
-    from ddpm_course.training import find_checkpoint, resume
-    train = load_config(find_checkpoint(run)[0])['train']
+    from ddpm_course.training import resume
     say(f'going on with {run}')
     data = first_then_all(lambda: load_as_trained(train))
     return resume(run, data, drawing(data, train.get('fid_samples', 0), train.get('device', 'auto')))
@@ -304,7 +302,12 @@ def check_eval(options, reverse) -> None:
     if options.variance is not None and (options.variance not in ('beta', 'beta_tilde') or reverse.parts == 2):
         raise ValueError(f'--variance must be beta or beta_tilde, for a run with a fixed variance; got {options.variance!r} for a run with {reverse.variance!r}')
 
-# %% ../nbs/lib/cli.ipynb #2621be8a
+# %% ../nbs/lib/cli.ipynb #211a9d03
+def check_shape(data, shape: tuple) -> None:
+    "ValueError unless these pictures have the shape that a run makes."
+    if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
+
+# %% ../nbs/lib/cli.ipynb #7eac0b10
 def eval_pictures(options, config: dict):
     "The pictures to measure on, and in words where they come from. ValueError if their shape is not the run's."
     from ddpm_course.data import hold_out, load_as_trained, load_data
@@ -314,7 +317,7 @@ def eval_pictures(options, config: dict):
     elif train.get('holdout', 0): data, origin = hold_out(load_as_trained(train), train['holdout'])[1], 'kept aside from training'
     elif name in DATA_NAMES and name != 'digits': data, origin = load_data(name, size, part='test'), f'of the test part of {name}'
     else: data, origin = load_as_trained(train), 'the run was TRAINED on, which flatters it (ddpm_train --holdout keeps some aside)'
-    if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
+    check_shape(data, shape)
     return data, origin
 
 # %% ../nbs/lib/cli.ipynb #c601e914
@@ -339,7 +342,7 @@ def evaluate_bits(options, model, reverse, config: dict) -> None:
     print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
     print_ledger(measure_bits(model, reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
-# %% ../nbs/lib/cli.ipynb #2ca006e2
+# %% ../nbs/lib/cli.ipynb #93efb371
 def evaluate_samples(options, model, reverse, config: dict) -> None:
     "The quality of samples, beside that of as many real pictures where there are twice as many."
     from ddpm_course.data import load_as_trained, load_data
@@ -349,7 +352,7 @@ def evaluate_samples(options, model, reverse, config: dict) -> None:
     sampler = sampler_called(options.sampler, options.eta)
     train, device, shape = config['train'], model_device(model), tuple(config['data']['shape'])
     data = load_as_trained(train) if options.data is None else load_data(options.data, train['size'])
-    if data.shape != shape: raise ValueError(f'the run makes pictures of shape {shape}, these are {data.shape}')
+    check_shape(data, shape)
     features = load_features(options.features, device) if options.features else features_for(data.name, device)
     n, steps = options.n or min(len(data)//2, 5000), options.steps or min(50, reverse.schedule.T)
     floor, real = (real_floor(data, features, n), data.subset(split_real(len(data), n)[1])) if 2 <= n <= len(data)//2 else (None, data)

@@ -7,7 +7,7 @@ __all__ = ['BASE', 'IMPROVED', 'pictures', 'TABLE_2', 'picture_moments', 'draw_p
            'told_anew', 'fewer_steps', 'score_run', 'run_name', 'run_variant', 'experiment', 'spread', 'results_table',
            'noise_scale', 'warmed_up', 'batch_gradients', 'main']
 
-# %% ../nbs/12_improved.ipynb #da3d73d8
+# %% ../nbs/12_improved.ipynb #7ace727f
 import argparse, dataclasses, re, shutil, statistics
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from .checkpoints import load_json, load_run, save_json
 from .devices import pick_device
 from .training import TrainConfig, build, resume, saved_checkpoints, train
 from .sampling import ddpm_sample
+from .score import schedule_through
 
 # %% ../nbs/12_improved.ipynb #929cc313
 BASE = TrainConfig(T=200, steps=800, batch=64, holdout=297, warmup=50, save_every=400)
@@ -58,7 +59,7 @@ def bits_of(reverse, model, x0: Tensor, levels: int, strata: int | None) -> list
     total = vlb_terms(reverse, model, x0, levels=levels, steps=strata, generator=torch.Generator().manual_seed(0))['total']
     return [v.item() for v in mean_and_error(total)]
 
-# %% ../nbs/12_improved.ipynb #b5cb2238
+# %% ../nbs/12_improved.ipynb #0a51a4ed
 def respace(
     schedule: NoiseSchedule,  # the chain that was trained
     steps: int,               # how many of its steps to keep, 1..T
@@ -66,8 +67,7 @@ def respace(
     "Keep evenly spaced steps, T among them, with the ᾱ they had; β follows. Nichol and Dhariwal 2021, section 4. ValueError unless 1 <= steps <= T."
     if not 1 <= steps <= schedule.T: raise ValueError(f'steps must lie in 1..{schedule.T}, got {steps}')
     times = torch.linspace(0, schedule.T, steps + 1, dtype=torch.float64).round().long()
-    kept = schedule.alpha_bar.cpu()[times]
-    return NoiseSchedule(1 - kept[1:]/kept[:-1]), times
+    return schedule_through(schedule.alpha_bar.cpu()[times[1:]]), times
 
 # %% ../nbs/12_improved.ipynb #fe40ce7d
 class Respaced:

@@ -198,7 +198,7 @@ class LossBar:
         self.bar.names = ['loss against training step']  # fastprogress clears the labels of the axes at each update
         self.bar.update_graph([[[width*(i + 1) for i in range(len(means))], means]], [0, self.steps.stop], figsize=(5, 3))
 
-# %% ../nbs/lib/plots.ipynb #1b814309
+# %% ../nbs/lib/plots.ipynb #a5c303e1
 class Board:
     "Numbers and pictures of a run for TensorBoard; without a folder it takes everything and does nothing."
     def __init__(self,
@@ -212,7 +212,8 @@ class Board:
 
     def numbers(self, step: int, **values: float):
         "One point for each curve."
-        if self.writer: [self.writer.add_scalar(name, value, step) for name, value in values.items()]
+        if self.writer is None: return
+        for name, value in values.items(): self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, path: Path):
         "A picture file, under its name, if it is there."

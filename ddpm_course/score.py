@@ -9,7 +9,7 @@ __all__ = ['log_density', 'score_from_eps', 'eps_from_score', 'tweedie', 'ScoreM
            'flow_velocity', 'flow_move', 'check_times', 'flow_steps', 'trace_directions', 'flow_divergence',
            'ode_log_likelihood']
 
-# %% ../nbs/10_score.ipynb #a6b66825
+# %% ../nbs/10_score.ipynb #0dc5c15d
 import math
 from typing import Callable, Iterator
 import torch
@@ -18,7 +18,7 @@ from .gaussians import normal_log_prob
 from .schedules import NoiseSchedule, at, broadcast, check_T, steps_like
 from .forward import noise_like, q_sample
 from .reverse import GaussianOracle, MixtureOracle, Oracle, Reverse, check_choice, x0_to_prediction
-from .sampling import NoiseSource, start_chain
+from .sampling import NoiseSource, last, start_chain
 
 # %% ../nbs/10_score.ipynb #9d658021
 def log_density(
@@ -209,11 +209,10 @@ def annealed_langevin_steps(
     _, x = annealed_move(reverse, model, x, levels[-1], share, torch.zeros_like(x))
     yield 0, x, x
 
-# %% ../nbs/10_score.ipynb #a87674b4
+# %% ../nbs/10_score.ipynb #efe2aabb
 def annealed_langevin_sample(reverse, model, shape, repeats=1, share=0.5, levels=None, x_T=None, generator=None, seeds=None) -> Tensor:
     "The samples x_0, (B, ...), at the end of annealed_langevin_steps, whose arguments and errors it shares."
-    for _, x, _ in annealed_langevin_steps(reverse, model, shape, repeats, share, levels, x_T, generator, seeds): pass
-    return x
+    return last(annealed_langevin_steps(reverse, model, shape, repeats, share, levels, x_T, generator, seeds))
 
 # %% ../nbs/10_score.ipynb #66afb28a
 def linear_alpha_bar(

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from ddpm_course.ddim import ddim_sample
-from ddpm_course.devices import fastest_settings
+from ddpm_course.devices import AtPrecision, fastest_settings
 from ddpm_course.pretrained import save_diffusers
 from ddpm_course.reverse import Reverse
 from ddpm_course.schedules import linear_schedule
@@ -65,13 +65,10 @@ class Sampler:
 
 
 def ours(device, default=False, compiled=False):
-    model = our_network().to(device)
-    dtype, layout = fastest_settings(device) if default else (torch.float32, torch.contiguous_format)
-    model = model.to(memory_format=layout)
+    model = our_network()
     network = torch.compile(model, mode='reduce-overhead' if device.type == 'cuda' else 'default') if compiled else model
-    def draw(n, steps, x_T=None):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return ddim_sample(REVERSE, network, (n, 1, SIZE, SIZE), steps, spacing='leading', x_T=x_T)
+    at_precision = AtPrecision(network, device, 'auto' if default else 'fp32')
+    def draw(n, steps, x_T=None): return ddim_sample(REVERSE, at_precision, (n, 1, SIZE, SIZE), steps, spacing='leading', x_T=x_T)
     return Sampler(network, draw, device)
 
 
