@@ -8,11 +8,13 @@
 The samplers take turns, one batch each, in one process; seconds are medians over the rounds, ratios are to the faster of the two other libraries as
 shipped. Before anything is timed, ours and diffusers' must have drawn the same pictures from the same noise. The third library's network has as many
 parameters within 2 %. 'in our default' is the arithmetic and the memory order that Trainer picks for this device (fastest_settings). 'outside' is the share of the time
-that is not spent in the network, by clocks before and after each of its calls (on CUDA that waits for the device at each call, in a round of its own)."""
+that is not spent in the network, by clocks before and after each of its calls in the last round (on CUDA, where that waits for the device at each call, in a round of its own).
+A few images warm each sampler up."""
 import argparse
 import contextlib
 import io
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,8 +54,8 @@ class Sampler:
         assert x.shape == (n, 1, SIZE, SIZE) and x.isfinite().all()
         return time.perf_counter() - start
 
-    def outside(self, n, steps):
-        "Share of the wall time that is not spent in the network."
+    def seconds_outside(self, n, steps):
+        "Seconds, and the share of them that is not spent in the network."
         inside, started = [], []
         def before(*_): self.wait(); started.append(time.perf_counter())
         def after(*_): self.wait(); inside.append(time.perf_counter() - started[-1])
@@ -61,7 +63,7 @@ class Sampler:
         total = self.seconds(n, steps)
         for hook in hooks: hook.remove()
         assert len(inside) == steps, f'{len(inside)} calls of the network in {steps} steps'
-        return 1 - sum(inside)/total
+        return total, 1 - sum(inside)/total
 
 
 def ours(device, default=False, compiled=False):
@@ -127,18 +129,22 @@ def main():
                 'diffusers DDIMPipeline, in our default': diffusers_pipeline(device, True), 'denoising-diffusion-pytorch, as shipped': lucidrains(device, args.steps)}
     error = same_pictures(samplers['ours, fp32'], samplers['diffusers DDIMPipeline, as shipped'])
     if args.compile: samplers |= {'ours, in our default, compiled': ours(device, True, True)}
-    seconds = {name: [] for name in samplers}
-    for r in range(args.rounds + 1):  # the first one warms up
+    for sampler in samplers.values(): sampler.seconds(min(args.n, 8) if device.type == 'cpu' else args.n, args.steps)
+    seconds, outside = {name: [] for name in samplers}, {}
+    rounds = args.rounds if device.type == 'cpu' else args.rounds + 1
+    for r in range(rounds):
         for name, sampler in samplers.items():
-            s = sampler.seconds(args.n, args.steps)
-            if r: seconds[name].append(s)
+            if r == rounds - 1: s, outside[name] = sampler.seconds_outside(args.n, args.steps)
+            else: s = sampler.seconds(args.n, args.steps)
+            if r < args.rounds: seconds[name].append(s)
+            print(f'round {r + 1}: {name}: {s:.2f} s', file=sys.stderr, flush=True)
     median = {name: statistics.median(s) for name, s in seconds.items()}
     best = min(s for name, s in median.items() if name.endswith('as shipped'))
     dtype, layout = fastest_settings(device)
     print(f'{args.n} images of 1×{SIZE}×{SIZE}, {args.steps} steps of DDIM on {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; our default: {dtype}, {layout}; medians of {args.rounds} rounds')
     print(f'ours and diffusers from the same noise differ by {error:.0e} at most\n{"":42}{"parameters":>12}{"seconds":>10}{"ratio":>8}{"outside":>10}')
     for name, sampler in samplers.items():
-        print(f'{name:42}{count_parameters(sampler.network):12,}{median[name]:10.2f}{median[name]/best:8.2f}{sampler.outside(args.n, args.steps):10.1%}')
+        print(f'{name:42}{count_parameters(sampler.network):12,}{median[name]:10.2f}{median[name]/best:8.2f}{outside[name]:10.1%}')
     rate = flops(device)*args.n*args.steps/min(s for name, s in median.items() if name.startswith('ours'))/1e12
     print(f'our fastest: {rate:.3g} TFLOP/s in the network' + (f', {rate/args.peak:.1%} of the peak' if args.peak else ''))
 
