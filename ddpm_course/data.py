@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['STREAM_ABOVE', 'THREADS', 'DATA_NAMES', 'DEBIAN_FASHION', 'DINOSAUR', 'EYE', 'POINT_SETS', 'to_float', 'to_uint8',
-           'ImageSet', 'load_digits', 'check_holdout', 'hold_out', 'fit', 'to_tensor', 'image_set', 'load_folder',
-           'load_files', 'find_pictures', 'read_all', 'naming', 'open_picture', 'StreamedSet', 'positions',
-           'read_streamed', 'is_grey', 'stream_folder', 'default_root', 'unpack_debian_fashion', 'open_torchvision',
-           'from_dataset', 'to_picture', 'load_torchvision', 'load_data', 'load_as_trained', 'resize_digits',
-           'along_outline', 'moons', 'swiss_roll', 'dinosaur', 'sample_points']
+           'ImageSet', 'load_digits', 'class_count', 'check_holdout', 'hold_out', 'fit', 'to_tensor', 'image_set',
+           'load_folder', 'class_folders', 'label_files', 'load_files', 'find_pictures', 'read_all', 'naming',
+           'open_picture', 'StreamedSet', 'positions', 'read_streamed', 'is_grey', 'stream_folder', 'default_root',
+           'unpack_debian_fashion', 'open_torchvision', 'from_dataset', 'to_picture', 'load_torchvision', 'load_data',
+           'load_as_trained', 'resize_digits', 'along_outline', 'moons', 'swiss_roll', 'dinosaur', 'sample_points']
 
 # %% ../nbs/lib/data.ipynb #ccf34243
 import gzip, math, os, shutil, warnings
@@ -39,7 +39,7 @@ def to_uint8(
     "The nearest grey level; the inverse of to_float on its range."
     return ((x.float().clamp(-1, 1) + 1)*((levels - 1)/2)).round().to(torch.uint8)
 
-# %% ../nbs/lib/data.ipynb #0e69ddfe
+# %% ../nbs/lib/data.ipynb #dc68786a
 @dataclass
 class ImageSet:
     "Pictures of one shape, as grey levels."
@@ -47,6 +47,7 @@ class ImageSet:
     labels: Tensor | None = None # class of each picture, int64, (N,)
     levels: int = 256            # number of grey levels
     name: str = 'images'         # where they come from
+    classes: tuple[str, ...] | None = None  # what label 0, 1, … is called
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) == 0:
@@ -66,13 +67,19 @@ class ImageSet:
 
     def subset(self, index):
         "The chosen pictures, with their labels, as a set of their own."
-        return ImageSet(self.images[index], None if self.labels is None else self.labels[index], self.levels, self.name)
+        return ImageSet(self.images[index], None if self.labels is None else self.labels[index], self.levels, self.name, self.classes)
 
-# %% ../nbs/lib/data.ipynb #fadcfde5
+# %% ../nbs/lib/data.ipynb #bf166fbe
 def load_digits() -> ImageSet:
     "The 1,797 handwritten digits of UCI (8×8, 17 grey levels, CC BY 4.0) that ship with this package."
     with (files('ddpm_course')/'assets'/'digits.npz').open('rb') as f, np.load(f) as arrays:
-        return ImageSet(torch.from_numpy(arrays['images'])[:, None], torch.from_numpy(arrays['labels']).long(), 17, 'digits')
+        return ImageSet(torch.from_numpy(arrays['images'])[:, None], torch.from_numpy(arrays['labels']).long(), 17, 'digits', tuple('0123456789'))
+
+# %% ../nbs/lib/data.ipynb #d97b1b1c
+def class_count(data) -> int | None:
+    "How many labels a set has: those with a name, or all up to the highest that occurs. None for a set without labels."
+    if data.labels is None: return None
+    return len(data.classes) if data.classes else int(data.labels.max()) + 1
 
 # %% ../nbs/lib/data.ipynb #efbcdeea
 def check_holdout(count: int, n: int) -> None:
@@ -114,17 +121,18 @@ def to_tensor(
     arrays = np.stack([np.asarray(p.convert(mode)) for p in pictures])
     return torch.from_numpy(arrays.reshape(len(pictures), *arrays.shape[1:3], -1)).permute(0, 3, 1, 2).contiguous()
 
-# %% ../nbs/lib/data.ipynb #1425d09d
+# %% ../nbs/lib/data.ipynb #14faf0f1
 def image_set(
     pictures: list[Image.Image],   # each 'L' or 'RGB'
     name: str,                     # where they come from
     labels: Tensor | None = None,  # class of each
+    classes: tuple[str, ...] | None = None,  # their names
 ) -> ImageSet:
     "Pictures as a set. ValueError unless they have one shape."
     if len(shapes := {p.size for p in pictures}) != 1: raise ValueError(f'the pictures of {name} have {len(shapes)} different shapes; say which size to make them, for example size=64')
-    return ImageSet(to_tensor(pictures), labels, name=name)
+    return ImageSet(to_tensor(pictures), labels, name=name, classes=classes)
 
-# %% ../nbs/lib/data.ipynb #e3313938
+# %% ../nbs/lib/data.ipynb #48cd411e
 STREAM_ABOVE = 2**31  # bytes: pictures that would need more memory than this are read when they are needed
 THREADS = min(8, os.cpu_count() or 1)  # that read pictures
 
@@ -134,14 +142,30 @@ def load_folder(
     size: int | None = None,  # pixels a side; None only where all pictures have one shape already
     skip_bad: bool = False,   # leave out files that cannot be read, with a warning that counts them
 ) -> 'ImageSet | StreamedSet':
-    "Every picture PIL can open below a folder. ValueError names a folder without pictures, or the file that cannot be read."
-    return load_files(find_pictures(Path(folder)), size, str(folder), skip_bad)
+    "Every picture PIL can open below a folder, labelled by its subfolders if that is how it is laid out. ValueError names a folder without pictures, or the file that cannot be read."
+    paths = find_pictures(Path(folder))
+    return load_files(paths, size, str(folder), skip_bad, class_folders(Path(folder), paths))
 
-# %% ../nbs/lib/data.ipynb #81e8f63e
-def load_files(paths: list[Path], size: int | None, name: str, skip_bad: bool = False) -> 'ImageSet | StreamedSet':
+# %% ../nbs/lib/data.ipynb #e173d8ca
+def class_folders(folder: Path, paths: list[Path]) -> dict[Path, str] | None:
+    "The first subfolder that each picture lies in, or None unless all lie in subfolders, and in more than one."
+    below = {path: path.relative_to(folder).parts for path in paths}
+    names = {path: parts[0] for path, parts in below.items() if len(parts) > 1}
+    return names if len(names) == len(paths) and len(set(names.values())) > 1 else None
+
+
+def label_files(paths: list[Path], classes: dict[Path, str] | None) -> tuple[Tensor | None, tuple[str, ...] | None]:
+    "The label of each file, int64, (n,), and the names of all labels, sorted; twice None where there are no classes."
+    if classes is None: return None, None
+    names = tuple(sorted(set(classes.values())))
+    return torch.tensor([names.index(classes[path]) for path in paths], dtype=torch.int64), names
+
+# %% ../nbs/lib/data.ipynb #56eeb3e6
+def load_files(paths: list[Path], size: int | None, name: str, skip_bad: bool = False, classes: dict[Path, str] | None = None) -> 'ImageSet | StreamedSet':
     "These pictures, read now if they are small enough together, else when they are needed. Errors as for load_folder."
-    if size is not None and 3*size**2*len(paths) > STREAM_ABOVE: return stream_folder(paths, size, name, skip_bad)
-    return image_set(read_all(paths, lambda path: open_picture(path, size), skip_bad), name)
+    if size is not None and 3*size**2*len(paths) > STREAM_ABOVE: return stream_folder(paths, size, name, skip_bad, classes)
+    read = read_all(paths, lambda path: (path, open_picture(path, size)), skip_bad)
+    return image_set([picture for _, picture in read], name, *label_files([path for path, _ in read], classes))
 
 # %% ../nbs/lib/data.ipynb #741bc6f7
 def find_pictures(folder: Path) -> list[Path]:
@@ -180,19 +204,21 @@ def open_picture(
     "One picture, fitted. ValueError naming the file if it cannot be read."
     with naming(path), Image.open(path) as picture: return fit(picture, size)
 
-# %% ../nbs/lib/data.ipynb #7f283f46
+# %% ../nbs/lib/data.ipynb #3dd07dac
 class StreamedSet:
     "Pictures of one shape that are read when they are needed. Used like an ImageSet."
-    levels, labels = 256, None
+    levels = 256
 
     def __init__(self,
         paths: list[Path],  # of the pictures
         size: int,          # pixels a side, as for fit
         channels: int,      # 1 or 3
         name: str,          # where they come from
-        skip_bad: bool = False,  # put the next picture in place of one that cannot be read, with a warning
+        skip_bad: bool = False,  # put the next picture (of the same label) in place of one that cannot be read, with a warning
+        labels: Tensor | None = None,            # class of each, int64, (N,)
+        classes: tuple[str, ...] | None = None,  # what label 0, 1, … is called
     ):
-        self.paths, self.size, self.channels, self.name, self.skip_bad = paths, size, channels, name, skip_bad
+        self.paths, self.size, self.channels, self.name, self.skip_bad, self.labels, self.classes = paths, size, channels, name, skip_bad, labels, classes
         self.pool, self.coming = ThreadPoolExecutor(THREADS), {}
 
     def __len__(self): return len(self.paths)
@@ -200,7 +226,9 @@ class StreamedSet:
     @property
     def shape(self): return self.channels, self.size, self.size
 
-    def subset(self, index): return StreamedSet([self.paths[i] for i in positions(index, len(self))], self.size, self.channels, self.name, self.skip_bad)
+    def subset(self, index):
+        labels = None if self.labels is None else self.labels[index]
+        return StreamedSet([self.paths[i] for i in positions(index, len(self))], self.size, self.channels, self.name, self.skip_bad, labels, self.classes)
 
     def prepare(self, index):
         "Begin to read the chosen pictures; those that were announced before and never asked for are forgotten."
@@ -212,22 +240,23 @@ class StreamedSet:
         waiting = [self.coming.get(i) or self.pool.submit(read_streamed, self, i) for i in chosen]
         return to_float(torch.cat([w.result() for w in waiting]) if waiting else torch.empty(0, *self.shape, dtype=torch.uint8))
 
-# %% ../nbs/lib/data.ipynb #64b3ae5f
+# %% ../nbs/lib/data.ipynb #915e37f8
 def positions(index, n: int) -> list[int]:
     "A slice, or a tensor of indices or of booleans, as a list of positions in 0..n-1."
     return torch.arange(n)[index].tolist()
 
 
 def read_streamed(data: StreamedSet, i: int) -> Tensor:
-    "Picture i, uint8, (1, C, H, W); with skip_bad the next one that can be read. ValueError names the file otherwise."
-    for k in range(len(data)):
-        path = data.paths[(i + k) % len(data)]
-        try: picture = open_picture(path, data.size)
+    "Picture i, uint8, (1, C, H, W); with skip_bad the next one of its label that can be read. ValueError names the file otherwise."
+    for j in ((i + k) % len(data) for k in range(len(data))):
+        if data.labels is not None and data.labels[j] != data.labels[i]: continue
+        try: picture = open_picture(data.paths[j], data.size)
         except ValueError as error:
             if not data.skip_bad: raise
             warnings.warn(f'skipped: {error}', stacklevel=2)
         else: return to_tensor([picture.convert('L' if data.channels == 1 else 'RGB')])
-    raise ValueError(f'none of the {len(data)} pictures of {data.name} can be read')
+    alike = '' if data.labels is None else f' with the label of {data.paths[i]}'
+    raise ValueError(f'none of the {len(data)} pictures of {data.name}{alike} can be read')
 
 # %% ../nbs/lib/data.ipynb #25d96782
 def is_grey(path: Path) -> bool:
@@ -235,11 +264,12 @@ def is_grey(path: Path) -> bool:
     with naming(path), Image.open(path) as picture:
         return picture.mode.startswith(('1', 'L', 'I')) and picture.mode != 'LA' and 'transparency' not in picture.info
 
-# %% ../nbs/lib/data.ipynb #95932b9b
-def stream_folder(paths: list[Path], size: int, name: str, skip_bad: bool = False) -> StreamedSet:
+# %% ../nbs/lib/data.ipynb #9dc86e97
+def stream_folder(paths: list[Path], size: int, name: str, skip_bad: bool = False, classes: dict[Path, str] | None = None) -> StreamedSet:
     "A StreamedSet of these files, grey if all of them are. Errors as for load_folder."
     heads = read_all(paths, lambda path: (path, is_grey(path)), skip_bad)
-    return StreamedSet([path for path, _ in heads], size, 1 if all(grey for _, grey in heads) else 3, name, skip_bad)
+    paths = [path for path, _ in heads]
+    return StreamedSet(paths, size, 1 if all(grey for _, grey in heads) else 3, name, skip_bad, *label_files(paths, classes))
 
 # %% ../nbs/lib/data.ipynb #272c521e
 DATA_NAMES = ('digits', 'mnist', 'fashion-mnist', 'cifar10', 'flowers102', 'celeba', 'stanford-cars')
@@ -280,7 +310,7 @@ def open_torchvision(name, root, part='train'):
     if name == 'celeba': return tv.CelebA(root, split=part, download=True)
     return tv.StanfordCars(root, split=part, download=False)  # its server is gone: files must be there already
 
-# %% ../nbs/lib/data.ipynb #8af8c976
+# %% ../nbs/lib/data.ipynb #30b99b03
 def from_dataset(
     dataset,                  # len(dataset) items: a picture, or (picture, label); PIL, or a tensor (C, H, W): uint8, or float in [0, 1]
     size: int | None = None,  # pixels a side; None only where all pictures have one shape already
@@ -290,7 +320,8 @@ def from_dataset(
     items = [dataset[i] for i in range(len(dataset))]
     labelled = bool(items) and isinstance(items[0], (tuple, list))
     pictures = [fit(to_picture(item[0] if labelled else item), size) for item in items]
-    return image_set(pictures, name, torch.tensor([int(item[1]) for item in items]) if labelled else None)
+    names = tuple(dataset.classes) if labelled and hasattr(dataset, 'classes') else None
+    return image_set(pictures, name, torch.tensor([int(item[1]) for item in items]) if labelled else None, names)
 
 # %% ../nbs/lib/data.ipynb #9dc5d3fb
 def to_picture(x) -> Image.Image:
@@ -303,7 +334,7 @@ def to_picture(x) -> Image.Image:
         x = (x*255).round().to(torch.uint8)
     return Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
 
-# %% ../nbs/lib/data.ipynb #5f465c3e
+# %% ../nbs/lib/data.ipynb #8623ea98
 def load_torchvision(
     name: str,                # one of DATA_NAMES but 'digits'
     size: int | None = None,  # pixels a side; None keeps the set's own shape
@@ -320,7 +351,7 @@ def load_torchvision(
     if hasattr(dataset, 'data') and size in (None, dataset.data.shape[1]):
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        return ImageSet(images, torch.as_tensor(dataset.targets).long(), name=name)
+        return ImageSet(images, torch.as_tensor(dataset.targets).long(), name=name, classes=tuple(dataset.classes))
     if name == 'celeba': return load_files([root/'celeba'/'img_align_celeba'/f for f in dataset.filename], size, name, skip_bad)
     return from_dataset(dataset, size, name)
 
@@ -348,12 +379,12 @@ def load_as_trained(
     "The pictures that a run was given, those it keeps aside included. Errors as for load_data."
     return load_data(train['data'], train['size'], skip_bad=train.get('skip_bad', False))  # older runs do not say
 
-# %% ../nbs/lib/data.ipynb #153ccb29
+# %% ../nbs/lib/data.ipynb #1c7f960a
 def resize_digits(digits: ImageSet, size: int | None) -> ImageSet:
     "The digits at another size, with 256 grey levels (resizing makes in-between greys)."
     if size in (None, digits.images.shape[-1]): return digits
     pictures = [fit(Image.fromarray((im.numpy()*15.9375).round().astype(np.uint8)), size) for im in digits.images[:, 0]]
-    return ImageSet(to_tensor(pictures), digits.labels, name='digits')
+    return ImageSet(to_tensor(pictures), digits.labels, name='digits', classes=digits.classes)
 
 # %% ../nbs/lib/data.ipynb #059349a0
 DINOSAUR = ((2, 30), (12, 37), (22, 46), (30, 54), (40, 60), (50, 60), (58, 56), (64, 58), (68, 67), (70, 77), (73, 85), (78, 90), (85, 92), (92, 89),

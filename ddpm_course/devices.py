@@ -39,9 +39,9 @@ def fastest_settings(
     tiles = device.type == 'cuda' or device.type == 'cpu' and dtype == half and cpu_has('amx_tile')
     return dtype, last if tiles else torch.contiguous_format
 
-# %% ../nbs/lib/devices.ipynb #92e4d9ee
+# %% ../nbs/lib/devices.ipynb #30934d4a
 class AtPrecision:
-    "A network in a device's settings: callable model(xt, t), float32 in and out."
+    "A network in a device's settings: callable model(xt, t), or model(xt, t, y=labels), float32 in and out."
     def __init__(self,
         model: nn.Module,         # moved to the device
         device: torch.device,     # where it runs
@@ -50,8 +50,8 @@ class AtPrecision:
         self.dtype, layout = fastest_settings(device, precision)
         self.model, self.device = model.to(device, memory_format=layout), device
 
-    def __call__(self, xt, t):
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32): return self.model(xt, t).float()
+    def __call__(self, xt, t, **labels):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32): return self.model(xt, t, **labels).float()
 
     def parameters(self): return self.model.parameters()
 

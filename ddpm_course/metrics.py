@@ -10,7 +10,7 @@ __all__ = ['SHIPPED', 'AT_ONCE', 'SAMPLERS', 'Classifier', 'in_units', 'train_cl
            'InceptionBody', 'inception_features', 'features_for', 'timed_samples', 'quality_table', 'row_text',
            'table_text', 'main']
 
-# %% ../nbs/11_metrics.ipynb #959a275b
+# %% ../nbs/11_metrics.ipynb #7ea44954
 import argparse, statistics, time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .gaussians import frechet_distance
 from .data import ImageSet, load_as_trained, to_float, to_uint8
 from .checkpoints import load_run, load_weights, save_json
-from .devices import pick_device
+from .devices import AtPrecision, pick_device
 from .sampling import model_device
 from .ddim import ddim_sample, dpm_sample
 
@@ -400,7 +400,7 @@ def timed_samples(sampler, reverse, model, n: int, shape: tuple, steps: int, bat
     x = torch.cat([sampler(reverse, model, (min(batch, n - i), *shape), steps=steps, generator=g).cpu() for i in range(0, n, batch)])
     return x, (time.perf_counter() - start)*1000/n
 
-# %% ../nbs/11_metrics.ipynb #438ec0a8
+# %% ../nbs/11_metrics.ipynb #84464bb6
 def quality_table(
     run: str = 'digits',                              # a run folder, or 'digits' for the one that ships
     n: int = 500,                                     # samples of each kind, and real pictures for the floor
@@ -409,11 +409,12 @@ def quality_table(
     features: Features | None = None,                 # None: those that ship for the run's data, or Inception's
     device: torch.device | str = 'cpu',               # for samples and features
     batch: int = 500,                                 # samples drawn at once
+    precision: str = 'fp32',                          # of the network: 'fp32', 'bf16', 'fp16', or 'auto' for the fastest of the device
     report: Callable = lambda row: None,              # called with each row when it is done
 ) -> list[dict]:                                      # rows: sampler, steps, seconds (for 1,000 samples) and what evaluate says
     "The table of the course: what do calls of the network buy? Its first row is the floor, of real_floor; all others are compared with its first reference set."
     model, reverse, config = load_run(run)
-    model, features, data = model.to(device), features or features_for(config['data']['name'], device), load_as_trained(config['train'])
+    model, features, data = AtPrecision(model, torch.device(device), precision), features or features_for(config['data']['name'], device), load_as_trained(config['train'])
     others = data.subset(split_real(len(data), n)[1])
     rows, real = [dict(sampler='real pictures', steps=0, seconds=0.) | real_floor(data, features, n)], collect(others, features)
     report(rows[0])
@@ -435,7 +436,7 @@ def table_text(rows: list[dict], seconds: bool = False) -> str:
     heading = f'{"":16}{"steps":>6}{"FID":>9}{"KID":>10}{"":9}{"precision":>10}{"recall":>8}' + (f'{"seconds":>10}' if seconds else '')
     return '\n'.join([heading, *(row_text(row, seconds) for row in rows)])
 
-# %% ../nbs/11_metrics.ipynb #cdfd9ded
+# %% ../nbs/11_metrics.ipynb #51e01558
 def main(args: list[str] | None = None) -> None:
     "The table as a script: python -m ddpm_course.metrics --run runs/fashion --n 5000 --device cuda"
     parser = argparse.ArgumentParser('python -m ddpm_course.metrics', description='Quality of samples against calls of the network, for several samplers.')
@@ -444,11 +445,12 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument('--steps', type=int, nargs='+', default=(5, 10, 20, 50, 100, 1000), help='calls of the network (default: 5 10 20 50 100 1000)')
     parser.add_argument('--samplers', nargs='+', choices=SAMPLERS, default=list(SAMPLERS), metavar='NAME', help=f'some of: {"; ".join(SAMPLERS)}')
     parser.add_argument('--batch', type=int, default=500, help='samples drawn at once (default: 500)')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'auto', 'bf16', 'fp16'), help='of the network (default: fp32; auto is quicker)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps (default: auto)')
     parser.add_argument('--out', help='a .json file for the rows')
     options = parser.parse_args(args)
     print(table_text([], seconds=True))
-    rows = quality_table(options.run, options.n, options.steps, {name: SAMPLERS[name] for name in options.samplers}, device=pick_device(options.device), batch=options.batch,
+    rows = quality_table(options.run, options.n, options.steps, {name: SAMPLERS[name] for name in options.samplers}, device=pick_device(options.device), batch=options.batch, precision=options.precision,
                          report=lambda row: print(row_text(row, seconds=True), flush=True))
     if options.out: save_json({'rows': rows}, options.out)
 

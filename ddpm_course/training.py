@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'STEP_SAMPLERS', 'RECENT', 'Draw', 'NetworkConfig', 'MachineConfig', 'TrainConfig', 'check_config',
            'check_objective', 'default_widths', 'build', 'learning_rate', 'EMA', 'step_generator', 'order_of_pass',
-           'batch_indices', 'network_for_steps', 'Trainer', 'draw_batch', 'training_loss', 'loss_and_gradient',
-           'train_step', 'make_numbered', 'new_run_folder', 'describe_run', 'state_of', 'set_state',
-           'saved_checkpoints', 'save_checkpoint', 'save_losses', 'find_checkpoint', 'load_checkpoint', 'ask_to_stop',
-           'run_steps', 'check_recent', 'show_recent', 'draw_now', 'add_scores', 'finish', 'train', 'resume']
+           'batch_indices', 'network_for_steps', 'no_label', 'Trainer', 'draw_batch', 'draw_labels', 'training_loss',
+           'loss_and_gradient', 'train_step', 'make_numbered', 'new_run_folder', 'describe_run', 'state_of',
+           'set_state', 'saved_checkpoints', 'save_checkpoint', 'save_losses', 'find_checkpoint', 'load_checkpoint',
+           'ask_to_stop', 'run_steps', 'check_recent', 'show_recent', 'draw_now', 'add_scores', 'finish', 'train',
+           'resume']
 
-# %% ../nbs/07_training.ipynb #78eacaa2
+# %% ../nbs/07_training.ipynb #7e7ad479
 import copy, csv, dataclasses, math, shlex, signal, threading
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
@@ -36,7 +37,7 @@ from .checkpoints import (FORMAT, check_tensors, describe_reverse, load_config, 
 # %% ../nbs/07_training.ipynb #9d92c45c
 SCHEDULES = {'cosine': cosine_schedule, 'linear': linear_schedule, 'sigmoid': sigmoid_schedule}
 
-# %% ../nbs/07_training.ipynb #13eb819c
+# %% ../nbs/07_training.ipynb #ad9be434
 @dataclass
 class NetworkConfig:
     "What is to be learned, and by what network."
@@ -48,6 +49,7 @@ class NetworkConfig:
     attention_at: tuple[int, ...] | None = None  # levels with attention, 0 = full size; None suits the size of the pictures
     layers: int = 1             # residual blocks a level
     dropout: float = 0.0        # inside the residual blocks
+    labels: bool = False        # whether the network is told what each picture shows (lesson 13)
 
 # %% ../nbs/07_training.ipynb #77d8975a
 @dataclass
@@ -63,7 +65,7 @@ class MachineConfig(NetworkConfig):
     fid_samples: int = 0        # samples for a Fréchet distance at each of these looks and at the end; 0: no distance
     tensorboard: bool = False   # curves and samples for TensorBoard as well
 
-# %% ../nbs/07_training.ipynb #61e37842
+# %% ../nbs/07_training.ipynb #dc3fc963
 @dataclass
 class TrainConfig(MachineConfig):
     "All there is to choose about a training run. The shell's options and the notebooks build this same record."
@@ -86,8 +88,9 @@ class TrainConfig(MachineConfig):
     loss: str = 'mse'           # 'mse', 'l1' or 'huber', in the simple part
     weighting: str = 'none'     # of the simple loss over t: 'none', 'snr', 'min_snr' or 'truncated_snr'
     draw_t: str = 'uniform'     # 'uniform', or 'importance' by the losses seen so far (meant for vlb)
+    hide_labels: float = 0.1    # with labels: share of pictures whose label is kept from the network, so that it can do without (lesson 13)
 
-# %% ../nbs/07_training.ipynb #e6e669a3
+# %% ../nbs/07_training.ipynb #28150bcc
 def check_config(config: TrainConfig) -> None:
     "Raise ValueError naming the first setting that cannot be."
     for name in ('steps', 'batch', 'accumulate', 'save_every', 'T', 'layers'):
@@ -99,6 +102,7 @@ def check_config(config: TrainConfig) -> None:
         if not 0 <= (value := getattr(config, name)) < 1: raise ValueError(f'{name} must lie in [0, 1), got {value}')
     if config.batch < (parts := config.accumulate*rank_and_world()[1]):
         raise ValueError(f'a batch of {config.batch} cannot be computed in {parts} parts (accumulate times processes); take a larger batch')
+    if not 0 <= config.hide_labels <= 1: raise ValueError(f'hide_labels is a share and must lie in [0, 1], got {config.hide_labels}')
     for name in ('sample_every', 'fid_samples'):
         if (value := getattr(config, name)) < 0: raise ValueError(f'{name} must be at least 0 (never), got {value}')
     if config.tensorboard and find_spec('tensorboard') is None: raise ValueError('tensorboard is not installed: pip install ddpm-course[tensorboard]')
@@ -127,13 +131,15 @@ def default_widths(side: int) -> tuple[int, ...]:
     "Widths for pictures of this many pixels a side: another level for every doubling above 8."
     return (32, 64, 64, 128, 128, 256)[:max(2, min(6, int(math.log2(max(side, 1))) - 1))]
 
-# %% ../nbs/07_training.ipynb #591ca4cc
+# %% ../nbs/07_training.ipynb #c3f0554e
 def build(
     config: TrainConfig,          # what to build
     shape: tuple[int, int, int],  # of one picture, (C, H, W)
+    classes: int | None = None,   # how many labels there are, for a config with labels
 ) -> tuple[UNet, Reverse]:        # a fresh network, seeded, and its reverse process
     "The network and the reverse process that a config describes. Left to itself, attention sits where pictures are 8 to 16 pixels a side."
     check_config(config)
+    if config.labels and classes is None: raise ValueError('labels were asked for, but these pictures have none: give a set with labels, or a folder with one subfolder for each class (in Python: build(config, shape, class_count(data)))')
     C, side = shape[0], min(shape[1:])
     reverse = Reverse(SCHEDULES[config.schedule](config.T), config.predict, config.variance)
     widths = tuple(config.widths or default_widths(side))
@@ -141,7 +147,7 @@ def build(
     suited = tuple(i for i in range(1, len(widths)) if 8 <= side//2**i <= 16)
     attention = suited if config.attention_at is None else tuple(config.attention_at)
     torch.manual_seed(config.seed)
-    model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout, checkpointing=config.checkpointing)
+    model = UNet(C, C*reverse.parts, widths, config.layers, attention, dropout=config.dropout, classes=classes if config.labels else None, checkpointing=config.checkpointing)
     return model, reverse
 
 # %% ../nbs/07_training.ipynb #ed808199
@@ -204,7 +210,15 @@ def network_for_steps(model: nn.Module, compile: bool) -> nn.Module:
     network = DistributedDataParallel(model) if rank_and_world()[1] > 1 else model
     return torch.compile(network) if compile else network
 
-# %% ../nbs/07_training.ipynb #8c76734f
+# %% ../nbs/07_training.ipynb #90f997df
+def no_label(model: nn.Module, data: ImageSet) -> int:
+    "The label that stands for no label, one above the last. ValueError unless the pictures have labels and the network takes them all."
+    if data.labels is None: raise ValueError(f'labels were asked for, but {data.name} has none; give a set with labels, or a folder with one subfolder for each class')
+    if (classes := getattr(model, 'settings', {}).get('classes')) is None: raise ValueError('labels were asked for, but the network takes none; build it with UNet(classes=...), or build(config, data.shape, class_count(data))')
+    if (highest := data.labels.max().item()) >= classes: raise ValueError(f'{data.name} has labels up to {highest}, the network takes 0..{classes - 1}')
+    return classes
+
+# %% ../nbs/07_training.ipynb #c1d9564c
 RECENT = 20  # steps between two looks at the losses
 
 
@@ -227,6 +241,7 @@ class Trainer:
         self.sampler = STEP_SAMPLERS[config.draw_t](reverse.schedule.T)
         self.rank, self.world = rank_and_world()
         self.network = network_for_steps(self.model, config.compile)
+        self.no_label = no_label(self.model, self.data) if config.labels else None
         self.step, self.losses = 0, []
         self.recent, self.skipped, self.in_a_row = deque(maxlen=RECENT), 0, 0  # what check_recent looks at, and steps lost to float16
 
@@ -241,10 +256,19 @@ def draw_batch(trainer: Trainer, g: torch.Generator) -> tuple[Tensor, Tensor, Te
     t, weight = trainer.sampler.sample(config.batch, g, trainer.device)
     return x0, t, weight, share(torch.randn(config.batch, *x0.shape[1:], generator=g)).to(trainer.device)
 
-# %% ../nbs/07_training.ipynb #536b2f33
-def training_loss(trainer: Trainer, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    "L_simple, L_hybrid or L_{t-1} (bits/dim) of each row, (B,), before any weight of importance."
-    config, parts = trainer.config, (trainer.reverse, trainer.network, x0, t, noise)
+# %% ../nbs/07_training.ipynb #8bbca671
+def draw_labels(trainer: Trainer, g: torch.Generator) -> Tensor | None:
+    "The labels of the coming step's pictures, some of them hidden, int64, for this process's rows; None unless the run has labels. Call it after draw_batch, with the same generator."
+    if trainer.no_label is None: return None
+    y = trainer.data.labels[batch_indices(len(trainer.data), trainer.config.batch, trainer.step + 1, trainer.config.seed)]
+    hidden = torch.rand(len(y), generator=g) < trainer.config.hide_labels
+    return share(torch.where(hidden, trainer.no_label, y)).to(trainer.device)
+
+# %% ../nbs/07_training.ipynb #9b99a723
+def training_loss(trainer: Trainer, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+    "L_simple, L_hybrid or L_{t-1} (bits/dim) of each row, (B,), before any weight of importance. y: labels, for a network that takes them."
+    network = trainer.network if y is None else partial(trainer.network, y=y)
+    config, parts = trainer.config, (trainer.reverse, network, x0, t, noise)
     with torch.autocast(trainer.device.type, trainer.dtype, enabled=trainer.dtype != torch.float32):
         if trainer.objective == 'vlb': return vlb_loss(*parts, trainer.data.levels)
         if trainer.objective == 'hybrid': return hybrid_loss(*parts, trainer.data.levels, kind=config.loss)
@@ -252,26 +276,28 @@ def training_loss(trainer: Trainer, x0: Tensor, t: Tensor, noise: Tensor) -> Ten
         if config.weighting == 'none': return loss
         return loss*loss_weight(trainer.reverse.schedule, t, trainer.reverse.predict, config.weighting).to(loss.dtype)
 
-# %% ../nbs/07_training.ipynb #feeff891
-def loss_and_gradient(trainer: Trainer, x0: Tensor, t: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
+# %% ../nbs/07_training.ipynb #d2ac34c2
+def loss_and_gradient(trainer: Trainer, x0: Tensor, t: Tensor, weight: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
     "Put the gradient of the weighted mean loss of a batch into the weights, in parts, and shared with other processes, as the run wants it. Returns the loss of each row, (B,)."
     trainer.optimizer.zero_grad()
-    batch, rows = [v.tensor_split(trainer.config.accumulate) for v in (x0, share(t), share(weight), noise)], []
-    for i, (x, s, w, e) in enumerate(zip(*batch)):
-        wait = trainer.world > 1 and i < trainer.config.accumulate - 1  # processes talk once a step
+    parts, rows = trainer.config.accumulate, []
+    batch = [[None]*parts if v is None else v.tensor_split(parts) for v in (x0, share(t), share(weight), noise, y)]
+    for i, (x, s, w, e, labels) in enumerate(zip(*batch)):
+        wait = trainer.world > 1 and i < parts - 1  # processes talk once a step
         with trainer.network.no_sync() if wait else nullcontext():
-            rows.append(training_loss(trainer, x, s, e))
+            rows.append(training_loss(trainer, x, s, e, labels))
             trainer.scaler.scale((rows[-1]*w).sum()*trainer.world/len(t)).backward()  # processes average, so each counts for all
     return union(torch.cat(rows).detach(), len(t))
 
-# %% ../nbs/07_training.ipynb #96e31bef
+# %% ../nbs/07_training.ipynb #31e10b60
 def train_step(trainer: Trainer) -> Tensor:
     "Algorithm 1 of Ho et al. 2020, once: draw x_0, t and ε, take a gradient step, let the average follow. Returns the loss."
     g = step_generator(trainer.config.seed, trainer.step + 1)
     x0, t, weight, noise = draw_batch(trainer, g)
+    y = draw_labels(trainer, g)
     torch.manual_seed(torch.randint(2**62, (1,), generator=g).item() + trainer.rank)  # for dropout
     for group in trainer.optimizer.param_groups: group['lr'] = learning_rate(trainer.step + 1, trainer.config)
-    rows = loss_and_gradient(trainer, x0, t, weight, noise)
+    rows = loss_and_gradient(trainer, x0, t, weight, noise, y)
     trainer.sampler.update(t, rows)
     trainer.scaler.unscale_(trainer.optimizer)
     norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
@@ -310,11 +336,11 @@ def new_run_folder(
     out.mkdir(parents=True, exist_ok=True)
     return out
 
-# %% ../nbs/07_training.ipynb #0ed18acc
+# %% ../nbs/07_training.ipynb #374220fe
 def describe_run(trainer: Trainer) -> dict:
     "config.json of a run: the network, the reverse process, the data and the training settings."
     return dict(format=FORMAT, model=getattr(trainer.model, 'settings', None), reverse=describe_reverse(trainer.reverse.to('cpu')),
-                data=dict(name=trainer.data.name, shape=trainer.data.shape, levels=trainer.data.levels, count=trainer.count),
+                data=dict(name=trainer.data.name, shape=trainer.data.shape, levels=trainer.data.levels, count=trainer.count) | (dict(classes=trainer.data.classes) if trainer.config.labels else {}),
                 train=dataclasses.asdict(trainer.config))
 
 # %% ../nbs/07_training.ipynb #0abe15ab

@@ -44,7 +44,7 @@ def complaint(capsys, command, *args):
                                    '--T 3 --schedule linear', '--lr 0', '--lr nan', '--lr x', '--ema 1', '--dropout 1', '--weight-decay -1', '--save-every 0', '--clip-norm 0', '--schedule even',
                                    '--decay slow', '--loss cosine', '--precision fp8', '--device abacus', '--predict noise', '--variance none', '--widths 12', '--widths 0', '--widths 8 x', '--widths',
                                    '--layers 0', '--holdout 1797', '--holdout -1', '--holdout x', '--objective elbo', '--objective hybrid', '--objective simple --variance learned', '--weighting p2',
-                                   '--weighting snr --objective vlb', '--draw-t never', '--seed 99999999999999999999', '--nonsense', 'stray', '--resume nowhere', '--resume'])
+                                   '--weighting snr --objective vlb', '--draw-t never', '--hide-labels 1.5', '--seed 99999999999999999999', '--nonsense', 'stray', '--resume nowhere', '--resume'])
 def test_training_options_that_cannot_be(capsys, tmp_path, words):
     complaint(capsys, ddpm_train, *words.split())
     assert not files(tmp_path/'cwd'), 'a mistake leaves nothing behind'
@@ -120,7 +120,7 @@ def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
     monkeypatch.setattr('ddpm_course.cli.start_training', lambda config: seen.append(config) or tiny_run)
     wanted = TrainConfig(T=7, schedule='linear', predict='v', variance='beta', widths=[8, 16], attention_at=[0, 1], layers=2, dropout=0.1, checkpointing=True, data='x', size=9, out='o', seed=3, steps=4, batch=5, lr=0.5, warmup=6,
                          decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, fid_samples=6, tensorboard=True, accumulate=2, compile=True, skip_bad=True, holdout=9,
-                         objective='vlb', weighting='snr', draw_t='importance')
+                         objective='vlb', weighting='snr', draw_t='importance', labels=True, hide_labels=0.3)
     words = []
     for field in dataclasses.fields(TrainConfig):
         value = getattr(wanted, field.name)

@@ -37,7 +37,7 @@ def losses(folder):
     with open(folder/'losses.csv') as f: return torch.tensor([float(row['loss']) for row in csv.DictReader(f)])
 
 
-@pytest.mark.parametrize('how', ['--sample-every 25 --fid-samples 31', '--objective vlb --variance learned --draw-t importance --accumulate 2 --T 4'], ids=['simple', 'importance, in parts'])
+@pytest.mark.parametrize('how', ['--sample-every 25 --fid-samples 31', '--objective vlb --variance learned --draw-t importance --accumulate 2 --T 4 --labels'], ids=['simple', 'importance, in parts, with labels'])
 def test_two_processes_train_as_one(tmp_path, how):
     one, two = (tmp_path/name for name in ('one', 'two'))
     for n, folder in ((1, one), (2, two)): out = run(n, 'train', *OPTIONS, '--steps', 50, *how.split(), '--out', folder)

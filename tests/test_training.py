@@ -652,8 +652,8 @@ def test_two_runs_that_start_together_get_a_folder_each(tmp_path):
 
 def spoil(monkeypatch, step, change):
     "From this step on, change(rows, t) is what training_loss answers."
-    def loss(trainer, x0, t, noise):
-        rows = training_loss(trainer, x0, t, noise)
+    def loss(trainer, x0, t, noise, y):
+        rows = training_loss(trainer, x0, t, noise, y)
         return change(rows, t) if trainer.step + 1 >= step else rows
     monkeypatch.setattr(training, 'training_loss', loss)
 
