@@ -6,8 +6,9 @@ import sys
 import pytest
 from notebooks import NOTEBOOKS, ROOT, name
 
-READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'score', 'metrics', 'improved', 'pretrained']
+READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'score', 'metrics', 'improved', 'guidance', 'pretrained']
 LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints', 'diagnose']
+ON_TOP = ['cli', 'exercises', 'widgets']
 
 
 @pytest.fixture
@@ -60,11 +61,12 @@ def test_modules_import_only_what_was_taught_before():
     for i, module in enumerate(READING_ORDER):
         allowed = set(READING_ORDER[:i]) | set(LIB)
         assert imports_of(module) <= allowed, f'{module} imports {sorted(imports_of(module) - allowed)}'
-    for module in LIB: assert not imports_of(module) & {'training', 'sampling', 'ddim', 'cli'}
+    for module in LIB: assert not imports_of(module) & {'training', 'sampling', 'ddim', *ON_TOP}
+    assert {p.stem for p in (ROOT/'ddpm_course').glob('*.py')} == {*READING_ORDER, *LIB, *ON_TOP, '__init__', '_modidx'}
 
 
 def test_there_is_no_import_cycle():
-    done, order = set(), READING_ORDER + LIB + ['cli']
+    done, order = set(), READING_ORDER + LIB + ON_TOP
     while ready := [m for m in order if m not in done and imports_of(m) <= done]: done |= set(ready)
     assert done == set(order), f'in a cycle: {sorted(set(order) - done)}'
 
