@@ -12,7 +12,7 @@ notebooks = pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
 
 def test_the_main_line_is_there():
     stems = [p.stem for p in LESSONS]
-    wanted = ['00_gaussians', '01_schedules', '02_forward', '03_reverse', '04_elbo', '05_simple_loss', '06_unet', '07_training', '08_sampling', '09_ddim', '10_score', '11_metrics', '12_improved', '14_published_weights', 'tour']
+    wanted = ['00_gaussians', '01_schedules', '02_forward', '03_reverse', '04_elbo', '05_simple_loss', '06_unet', '07_training', '08_sampling', '09_ddim', '10_score', '11_metrics', '12_improved', '13_guidance', '14_published_weights', '15_bug_museum', 'tour']
     assert set(wanted) <= set(stems)
 
 
