@@ -236,7 +236,7 @@ def steady(exercise: Exercise, yours: Callable, found: list[Outcome]) -> bool:
     again = [call(yours, c.args, seed=1) for c in exercise.cases]
     return agree(exercise, again, found)
 
-# %% ../nbs/lib/exercises.ipynb #553845be
+# %% ../nbs/lib/exercises.ipynb #33bd1e09
 def general_flaw(exercise: Exercise, yours: Callable, found: list[Outcome]) -> str:
     "What is wrong whatever the exercise is about, or ''."
     names = list(inspect.signature(exercise.right).parameters)
@@ -250,7 +250,7 @@ def general_flaw(exercise: Exercise, yours: Callable, found: list[Outcome]) -> s
     if not steady(exercise, yours, found): return 'It gives another answer when it is called again with the same input: it keeps something outside of itself, such as a global variable.'
     return next(filter(None, (compared(mine.value, right.value, exercise.tolerance) for mine, right in zip(found, exercise.wanted))), '')
 
-
+# %% ../nbs/lib/exercises.ipynb #7d04eea8
 def takes(f: Callable, n: int) -> bool:
     "Whether f can be called with n positional arguments."
     try: inspect.signature(f).bind(*[None]*n)
@@ -258,7 +258,7 @@ def takes(f: Callable, n: int) -> bool:
     except ValueError: return True  # built in, without a signature
     return True
 
-# %% ../nbs/lib/exercises.ipynb #838e1610
+# %% ../nbs/lib/exercises.ipynb #78ca3618
 def compared(mine, right, tolerance: float) -> str:
     "What a wrong result has to do with the right one, in words, or ''."
     if alike(mine, right, tolerance): return ''
@@ -272,7 +272,7 @@ def compared(mine, right, tolerance: float) -> str:
     if type(mine) is not type(right): return f'It must return {named(right)}, it returns {named(mine)}.'
     return ''
 
-
+# %% ../nbs/lib/exercises.ipynb #d86dd373
 def named(value) -> str:
     "The type of a value with its article: 'a Tensor', 'an int'."
     name = type(value).__name__
@@ -292,7 +292,7 @@ def compared_tensors(mine: Tensor, right: Tensor, tolerance: float) -> str:
         if alike(offset, offset.mean().expand_as(offset), 1e-4): return f'Everything is off by the same {offset.mean():.6g}.'
     return ''
 
-# %% ../nbs/lib/exercises.ipynb #ec206cb6
+# %% ../nbs/lib/exercises.ipynb #1484f10e
 def smallest_difference(exercise: Exercise, found: list[Outcome]) -> str:
     "The first case on which the function goes wrong, with what it gives and what is right."
     for c, mine, right in zip(exercise.cases, found, exercise.wanted):
@@ -303,7 +303,7 @@ def smallest_difference(exercise: Exercise, found: list[Outcome]) -> str:
         return f'For {c.words} it gives {shown(mine.value, first)}; right is {shown(right.value, first)}.'
     return ''
 
-
+# %% ../nbs/lib/exercises.ipynb #1890b705
 def first_difference(mine, right, tolerance: float) -> int:
     "Where two results first differ, as a position in the flattened tensor or in the list; 0 where that makes no sense."
     if isinstance(mine, Tensor) and isinstance(right, Tensor) and mine.shape == right.shape: mine, right = (v.detach().flatten() for v in (mine, right))
@@ -312,7 +312,7 @@ def first_difference(mine, right, tolerance: float) -> int:
     same = lambda a, b: bool(abs(a - b) <= tolerance*scale) if isinstance(right, Tensor) else alike(a, b, tolerance)
     return next((i for i, (a, b) in enumerate(zip(mine, right)) if not same(a, b)), 0)
 
-
+# %% ../nbs/lib/exercises.ipynb #383ad84d
 def shown(value, first: int = 0, most: int = 6) -> str:
     "A result in a few words, from position `first` on if it is long."
     if isinstance(value, Tensor | tuple | list):
