@@ -78,14 +78,15 @@ def show_row(
     ax.spines[:].set_visible(False)
     ax.set_ylabel(label, fontsize=9)
 
-# %% ../nbs/lib/widgets.ipynb #3fddab7a
+# %% ../nbs/lib/widgets.ipynb #0ffda0ac
 class Explorer(ipywidgets.VBox):
     "Controls above a picture that is drawn anew whenever one of them moves. ValueError if the first settings are refused."
     def __init__(self,
         draw: Callable[..., Drawing],            # takes the values of the controls by name
         controls: dict[str, ipywidgets.Widget],  # by name, each with a value
+        idle: Callable[..., tuple[str, ...]] = lambda **values: (),  # names of controls that change nothing at these values; they are greyed out
     ):
-        self.draw, self.controls = draw, controls
+        self.draw, self.controls, self.idle = draw, controls, idle
         self.picture, self.caption = ipywidgets.Image(format='png', layout={'width': '720px', 'max_width': '100%', 'object_fit': 'contain'}), ipywidgets.HTML()
         first = self.show()
         super().__init__([ipywidgets.Box(list(controls.values()), layout={'flex_flow': 'row wrap'}), self.picture, self.caption, static_copy(self.picture.value, first.words)])
@@ -93,7 +94,9 @@ class Explorer(ipywidgets.VBox):
 
     def show(self) -> Drawing:
         "Draw what the controls say, and show it. ValueError if it cannot be drawn."
-        drawing = self.draw(**{name: control.value for name, control in self.controls.items()})
+        values = {name: control.value for name, control in self.controls.items()}
+        for name, control in self.controls.items(): control.disabled = name in self.idle(**values)
+        drawing = self.draw(**values)
         self.picture.value, self.caption.value = drawing.png(), html.escape(drawing.words)
         return drawing
 
@@ -177,13 +180,14 @@ def draw_schedule(
              f'β goes from {schedule.beta[1]:.3g} to {schedule.beta[-1]:.3g}. Below: one digit with the same noise at ten moments.')
     return Drawing(figure, words, {'pictures': pictures, 'times': torch.tensor(times), 'alpha_bar': schedule.alpha_bar})
 
-# %% ../nbs/lib/widgets.ipynb #0a4c3861
+# %% ../nbs/lib/widgets.ipynb #219795a7
 def explore_schedule() -> Explorer:
     "Lesson 01: what a schedule does to a picture."
     controls = dict(kind=choice('schedule', SCHEDULE_KINDS, 'cosine'), T=choice('T', (50, 100, 200, 300, 500, 1000, 2000, 4000), 1000),
                     s=slider('s (cosine)', 0., 0.2, 0.008, 0.002), beta_T=slider('β_T (linear)', 0.002, 0.06, 0.02, 0.002), rescale=ipywidgets.Checkbox(True, description='rescale β by 1000/T (linear)'))
     controls['s'].readout_format = controls['beta_T'].readout_format = '.3f'
-    return Explorer(partial(draw_schedule, load_digits().floats(slice(1))[0]), controls)
+    def idle(kind, **_): return {'cosine': ('beta_T', 'rescale'), 'linear': ('s',)}.get(kind, ('s', 'beta_T', 'rescale'))
+    return Explorer(partial(draw_schedule, load_digits().floats(slice(1))[0]), controls, idle)
 
 # %% ../nbs/lib/widgets.ipynb #4581dc6d
 def draw_noise(

@@ -97,6 +97,13 @@ def run_lesson(driver, address: str, name: str, seconds: float = 600) -> list[di
     return cells
 
 
+def settled(picture) -> bool:
+    "Whether a picture stays as it is for a second."
+    before = picture()
+    time.sleep(1)
+    return picture() == before
+
+
 def flaws(driver) -> list[str]:
     "Formulas that could not be set, LaTeX that shows as it was typed, pictures that do not show."
     end = time.monotonic() + 20  # formulas are set a little later than the text
@@ -113,10 +120,11 @@ def move_sliders(driver, cells: list[dict], name: str, shots: Path | None = None
         position = order.index(cell['id'])
         driver.execute_script(f"{NOTEBOOK}.content.activeCellIndex = {position}; {NOTEBOOK}.content.scrollToItem({position}, 'start')")
         node = wait_for(lambda: driver.execute_script(f'return {NOTEBOOK}.content.widgets[{position}].node'), 20, 'the cell does not show')
-        handles = lambda: node.find_elements(By.CSS_SELECTOR, '.widget-slider .noUi-handle')
+        handles = lambda: node.find_elements(By.CSS_SELECTOR, '.widget-slider .noUi-target:not([disabled]) .noUi-handle')
         picture = lambda: ''.join(i.get_attribute('src') for i in node.find_elements(By.CSS_SELECTOR, '.jupyter-widgets img, .widget-output img'))
         wait_for(lambda: picture() and handles(), 30, f'{name}: a widget without a picture or a slider')
         for handle in handles():
+            wait_for(lambda: settled(picture), 20, f'{name}: the picture does not come to rest')
             before, low, high, at = picture(), *(float(handle.get_attribute(a)) for a in ('aria-valuemin', 'aria-valuemax', 'aria-valuenow'))
             driver.execute_script('arguments[0].scrollIntoView({block: "center"}); arguments[0].focus()', handle)
             for _ in range(3): handle.send_keys(Keys.PAGE_DOWN if at > (low + high)/2 else Keys.PAGE_UP)

@@ -89,6 +89,13 @@ def test_the_picture_is_below_its_controls_and_there_is_a_copy_for_github(explor
     assert explore().picture.value == picture.value  # the same again in another session
 
 
+@pytest.mark.parametrize('kind, greyed', [('cosine', {'beta_T', 'rescale'}), ('linear', {'s'}), ('sigmoid', {'s', 'beta_T', 'rescale'})])
+def test_what_changes_nothing_is_greyed_out(kind, greyed):
+    widget = explore_schedule()
+    widget.controls['kind'].value = kind
+    assert {name for name, control in widget.controls.items() if control.disabled} == greyed
+
+
 def test_what_cannot_be_drawn_is_said():
     widget = explore_schedule()
     widget.controls['kind'].value = 'linear'
