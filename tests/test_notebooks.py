@@ -1,9 +1,11 @@
 "Every lesson keeps the course's promises: equations run, figures are there, solutions work, cells stay short."
 import re
+from html import escape
 import statistics
 import subprocess
 import sys
 import pytest
+from nbconvert import HTMLExporter
 from notebooks import LESSONS, NOTEBOOKS, ROOT, cells, name, read, solutions
 
 lessons = pytest.mark.parametrize('path', LESSONS, ids=name)
@@ -42,6 +44,30 @@ def test_checks_name_equations_that_exist(path):
 def test_lesson_has_figures(path):
     figures = [o for c in cells(path, 'code') for o in c.outputs if 'image/png' in o.get('data', {})]
     assert len(figures) >= 3
+
+
+@notebooks
+def test_figures_have_alternative_texts(path):
+    for c in cells(path, 'code'):
+        for o in c.outputs:
+            if 'image/png' not in o.get('data', {}): continue
+            alt = o.metadata.get('image/png', {}).get('alt', '')
+            assert len(alt) >= 15 and not alt.startswith('<') and not re.search(r'\\[a-zA-Z]|\$', alt), f'a figure that is not described ({alt!r}); run .ci/execute_notebooks.py on:\n{c.source}'
+
+
+@notebooks
+def test_a_printed_notebook_is_whole(path):
+    "As HTML: every figure is there with its text, and formulas have come through as they were written."
+    html, _ = HTMLExporter(template_name='classic').from_notebook_node(read(path))
+    pictures = [o for c in cells(path, 'code') for o in c.outputs if 'image/png' in o.get('data', {})]
+    shown = re.findall(r'<img\b[^>]*>', html)
+    undescribed = [tag[-120:] for tag in shown if 'alt=' not in tag or 'No description' in tag]
+    assert sum('data:image/png' in tag for tag in shown) >= len(pictures) and not undescribed
+    text = ' '.join(html.split())
+    for c in cells(path, 'markdown'):
+        prose = re.sub(r'```.*?```|`[^`]*`', '', c.source, flags=re.S)
+        assert prose.count('$$') % 2 == 0, f'a formula is not closed:\n{c.source}'
+        for formula in re.findall(r'\$\$(.+?)\$\$', prose, re.S): assert escape(' '.join(formula.split()), quote=False) in text, f'a formula was mangled: {formula}'
 
 
 @notebooks
