@@ -25,7 +25,7 @@ __all__ = ['EXERCISES', 'lesson00_root', 'lesson00_linear', 'check_repeated_nois
            'check_hybrid_gradients', 'check_importance_steps', 'check_hidden_labels', 'check_guide', 'check_climb',
            'check_put_in', 'LESSON14_NAMES', 'lesson14_old', 'lesson14_other', 'check_old_tensors',
            'check_published_clock', 'check_attention_tensors', 'lesson14_kernel', 'check_one_sided_zeros',
-           'check_up_path', 'Verdict', 'Hint', 'Case', 'case', 'Outcome', 'call', 'fresh', 'inside', 'alike',
+           'check_up_path', 'CLINIC', 'Verdict', 'Hint', 'Case', 'case', 'Outcome', 'call', 'fresh', 'inside', 'alike',
            'is_number', 'Mistake', 'Exercise', 'hint', 'agree', 'check_exercise', 'examine', 'steady', 'general_flaw',
            'takes', 'compared', 'named', 'compared_tensors', 'smallest_difference', 'first_difference', 'shown',
            'lesson00_repeat', 'lesson00_weigh', 'lesson00_combine', 'lesson00_turn', 'lesson00_full_kl',
@@ -48,7 +48,8 @@ __all__ = ['EXERCISES', 'lesson00_root', 'lesson00_linear', 'check_repeated_nois
            'lesson12_simple', 'lesson12_bound', 'lesson12_hybrid', 'lesson12_draw', 'lesson12_moment',
            'lesson13_hidden', 'lesson13_guide', 'lesson13_climb', 'lesson13_wrong_climb', 'lesson13_put_in',
            'lesson13_wrong_put_in', 'lesson14_modern', 'lesson14_clock', 'lesson14_attention', 'lesson14_halve',
-           'lesson14_up']
+           'lesson14_up', 'Patient', 'clinic_steps', 'clinic_patient', 'clinic_zero_one', 'clinic_answers_x0',
+           'clinic_run', 'clinic_averaged', 'clinic_others', 'patient', 'check_diagnosis']
 
 # %% ../nbs/lib/exercises.ipynb #b3a91612
 import copy, inspect, math
@@ -2081,3 +2082,183 @@ check_up_path = Exercise('14.6', up_channels,
      Mistake(lambda widths, layers: lesson14_up()(widths, layers)[::-1], 'Your levels run from full size down. The way up begins at the bottom: turn the list round.')],
     ['Write down the skips on the way down (exercise 6.6), then take them from the end.', 'A block sees x + skip channels and returns w. Then x = w.',
      'Skips: widths[0], then for each level `layers` times w, and w once more for the halved picture unless it is the last level. Up: (x + skips.pop(), w), layers + 1 times for each w in reversed(widths).'])
+
+# %% ../nbs/lib/exercises.ipynb #d89478ed
+import io, tempfile
+from contextlib import redirect_stdout
+from functools import lru_cache
+from pathlib import Path
+from .schedules import at, steps_like
+from .training import TrainConfig, build, train
+from .sampling import last
+from .checkpoints import load_run, save_weights
+from .data import load_digits
+
+# %% ../nbs/lib/exercises.ipynb #0d93db6b
+@dataclass(frozen=True)
+class Patient:
+    "A broken run, as its owner brings it along."
+    complaint: str           # in the owner's words
+    reverse: Reverse         # how the owner's sampler reads the network's answers
+    model: Callable          # the network, model(xt, t)
+    chain: Callable          # the owner's sampler: chain(n, seed=0, model=None) yields (t, x_t, x̂_0), then (0, result, result); another model may take the network's place
+    run: Path | None = None  # the run folder, where there is one
+
+    def sample(self, n: int = 64, seed: int = 0, model: Callable | None = None) -> Tensor:
+        "What the owner's sampler gives, (n, 1, 8, 8)."
+        return last(self.chain(n, seed, model))
+
+# %% ../nbs/lib/exercises.ipynb #e5816812
+@torch.no_grad()
+def clinic_steps(
+    reverse: Reverse, model: Callable, n: int, seed: int,  # as for ddim_steps
+    steps: int = 40,                     # length of the list of t, from T to 1
+    skip: int = 0,                       # so many of them, at the end, are never taken
+    told: Callable = lambda i, t: t,     # what the network is told in step number i at t
+    size: Callable = lambda sigma: sigma,  # standard deviation of the noise, of what it should be
+    ranks: int = 1,                      # processes, each with the same seed
+):
+    "(t, x_t, x̂_0) for each t visited, then (0, x, x)."
+    g, times = torch.Generator().manual_seed(seed), ddim_timesteps(reverse.schedule.T, steps) + [0]
+    draw = lambda: torch.randn(-(-n//ranks), 1, 8, 8, generator=g).repeat(ranks, 1, 1, 1)[:n]
+    x = draw()
+    for i, (t, t_next) in enumerate(list(zip(times, times[1:]))[:steps - skip]):
+        x0 = reverse.x0_from_output(model(x, torch.full((n,), told(i, t))), x, torch.full((n,), t)).to(x.dtype)
+        yield t, x, x0
+        sigma = ddim_sigma(reverse.schedule.alpha_bar[t], reverse.schedule.alpha_bar[t_next], 1.)
+        x = ddim_land(reverse.schedule, x, x0, t, t_next, 1., lambda: draw()*size(sigma)/sigma)
+    yield 0, x, x
+
+# %% ../nbs/lib/exercises.ipynb #a63ab5b6
+def clinic_patient(complaint: str, reverse: Reverse, network: Callable, run: Path | None = None, **illness) -> Patient:
+    "A patient whose sampler suffers from an illness of clinic_steps, if any."
+    return Patient(complaint, reverse, network, lambda n, seed=0, model=None: clinic_steps(reverse, model or network, n, seed, **illness), run)
+
+# %% ../nbs/lib/exercises.ipynb #3075346f
+def clinic_zero_one(model: Callable, schedule: NoiseSchedule) -> Callable:
+    "The network that training on pictures in [0, 1] would have given (at the nearest whole step)."
+    def answer(xt, t):
+        t = steps_like(t, xt, schedule.T)
+        later = (schedule.snr[1:].log() - (at(schedule.snr, t)/4).log()[:, None]).abs().argmin(1) + 1
+        shrink = ((1 - at(schedule.alpha_bar, later))/(1 - at(schedule.alpha_bar, t))).sqrt()/2
+        return model(((2*xt - broadcast(at(schedule.alpha_bar, t).sqrt(), xt))*broadcast(shrink, xt)).to(xt.dtype), later)
+    return answer
+
+
+def clinic_answers_x0(model: Callable, schedule: NoiseSchedule) -> Callable:
+    "The same network, had it been trained to predict x_0, which it would know to lie in [-1, 1]."
+    return lambda xt, t: convert(schedule, model(xt, t), xt, t, 'eps', 'x0').clamp(-1, 1).to(xt.dtype)
+
+# %% ../nbs/lib/exercises.ipynb #a533c707
+@lru_cache(maxsize=1)
+def clinic_run() -> tuple[Path, tempfile.TemporaryDirectory]:
+    "A short run on the digits whose averaged weights began as noise and have hardly moved; the folder lasts as long as the process."
+    keep, digits = tempfile.TemporaryDirectory(prefix='clinic'), load_digits()
+    config = TrainConfig(steps=150, batch=32, lr=6e-3, warmup=20, widths=(16, 32), attention_at=(1,), ema=0.998, device='cpu', precision='fp32', out=f'{keep.name}/run')
+    with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
+        model, reverse = build(config, digits.shape)
+        start = {k: v.clone() for k, v in model.state_dict().items()}
+        run = Path(train(model, reverse, digits, config))
+    average = load_run(run, 'model')[0]
+    share = config.ema**config.steps
+    average.load_state_dict({k: torch.lerp(v, start[k], share) for k, v in average.state_dict().items()})
+    save_weights(average, run/'ema.safetensors')
+    return run, keep
+
+# %% ../nbs/lib/exercises.ipynb #8fc1d0dc
+def clinic_averaged() -> Patient:
+    "Patient 1, whose averaged weights are bad."
+    run, _ = clinic_run()
+    model, reverse, _ = load_run(run)
+    return clinic_patient('A first try of 150 steps. The curve of the loss looks fine, and I sample with the averaged weights, as everybody says one should. All I get is noise.', reverse, model, run)
+
+
+def clinic_others(k: int) -> Patient:
+    "Patients 2 to 8 are the shipped run, with one thing wrong."
+    model, right, _ = load_run('digits')
+    S = right.schedule
+    patients = {
+        2: ('I see digits! But they are written on grey paper. Nothing is ever black.', right, clinic_zero_one(model, S), {}),
+        3: ('It trained for an hour and the loss is as low as in the lesson. The samples are blots of pure black and pure white.', Reverse(S, clip=False), model, {}),
+        4: ('I drew 64 digits and got 64 eights, nearly the same one each time. Other seeds: eights again. The training set is the usual one, with all ten digits.', right, model, dict(size=torch.zeros_like)),
+        5: ('With all thousand steps it drew digits. That was too slow, so I wrote a sampler that visits 40 of them. Now I get noise with a hint of strokes.', right, model, dict(told=lambda i, t: 40 - i)),
+        6: ('One can read the digits, but there is a grain over everything, as on a bad television. Training longer did not help.', right, model, dict(skip=8)),
+        7: ('On one GPU all was well. Now I draw 64 samples on four GPUs at once. Each picture is good, but the Fréchet distance is more than twice what it was.', right, model, dict(ranks=4)),
+        8: ('The loss fell far below 1, and quickly, too. The samples are noise, from the first picture to the last.', right, clinic_answers_x0(model, S), {}),
+    }
+    complaint, reverse, network, illness = patients[k]
+    return clinic_patient(complaint, reverse, network, **illness)
+
+
+def patient(k: int) -> Patient:
+    "Patient k of the clinic, 1 to 8. The first is trained when it is called for, which takes some seconds. ValueError for any other number."
+    if k not in CLINIC: raise ValueError(f'the clinic has patients 1 to {len(CLINIC)}, got {k!r}')
+    return clinic_averaged() if k == 1 else clinic_others(k)
+
+# %% ../nbs/lib/exercises.ipynb #697f9069
+CLINIC = {}  # patient -> (hint, what to say to each choice, the right one marked by a star)
+CLINIC[1] = ('One line of `diagnose` says PROBLEM. It compares two numbers: of which weights, and which of them drew the samples?', {
+    'a': 'The line "loss of the last weights" of `diagnose` speaks against it: that loss is far below 1, which is what answering 0 would cost. Training did teach the network.',
+    'b': 'The first line of `diagnose` speaks against it: x_T holds 0.0% of the picture, so the chain starts where training ended.',
+    'c*': 'Yes. The last weights are good, the averaged ones are not: an average that looks back over 500 steps has not forgotten its random start after 150. Treatment: sample with the last weights; next time a smaller `ema`, or an average with a faster start, as (7.6).',
+    'd': 'The second line of `diagnose` speaks against it: the pictures lie in [-1, 1] and use all of it.',
+    'e': 'The transplant speaks against it: with the oracle in place of the network, the very same sampler draws digits.'})
+CLINIC[2] = ('Where does the histogram begin? Then compare the first two rows of the losses with the third.', {
+    'a': 'The transplant speaks against it: the oracle, in the same sampler, draws digits on black paper. A clamp to [0, 1] would have cut off its black, too.',
+    'b*': 'Yes. On pictures in [0, 1] the losses are those of a healthy network, on pictures in [-1, 1] they are far too high: it was trained on [0, 1]. First aid: 2x - 1. Cure: scale to [-1, 1] before training, x = 2k/(levels - 1) - 1.',
+    'c': 'The transplant speaks against it: the oracle starts from the same x_T, with the same schedule, and comes out black and white.',
+    'd': 'The histogram speaks against it: too little noise makes pictures alike, but does not move black to 0. And the oracle draws well with the noise of this sampler.',
+    'e': 'The second row of the losses speaks against it: on pictures in [0, 1] this network is as good as a healthy one. It has learned, but something else.'})
+CLINIC[3] = ('Both transplants succeed. So what is it that a healthy sampler does with the small mistakes of a network, and this one does not? Look at the right panel of the chart, at t = 1000.', {
+    'a': 'The losses speak against it: on pictures in [-1, 1] they are normal at every t. A network trained on 0 … 255 would fail there.',
+    'b': 'The losses and the second transplant speak against it: with these weights a healthy sampler draws digits.',
+    'c*': 'Yes. At t = 1000 x̂_0 = (x_t - √(1-ᾱ)·ε̂)/√ᾱ divides by √ᾱ = 0.00005, so that an error of 0.01 in ε̂ becomes 200 in x̂_0, and nothing pulls it back. Treatment: clip x̂_0 to [-1, 1] in every step. (The oracle makes no error, so it does not mind.)',
+    'd': 'The first transplant speaks against it: the oracle draws good digits with the same noise in the same sampler.',
+    'e': 'The chart speaks against it: its first point is at t = 1000, so the chain begins at T.'})
+
+# %% ../nbs/lib/exercises.ipynb #3ecaeaa8
+CLINIC[4] = ('In the table of the noise, compare what was measured with the two columns beside it.', {
+    'a': 'The second transplant speaks against it: in a healthy sampler, the same network draws all kinds of digits. A network that had collapsed could not.',
+    'b': 'The line about x_T speaks against it: all 64 starts differ, with a standard deviation of 1 as it should be.',
+    'c': 'The table of the noise speaks against it. With this mistake the first column would equal the last one, σ²; it is zero.',
+    'd*': 'Yes. In each step the measured noise is 0, where σ is due: the sampler follows the means only, and they all lead to the most average digit. Treatment: add σ·z, with fresh z in each step. (DDIM with η = 0 adds none either, but its step keeps the old noise. DDPM\'s mean has made room for new noise.)',
+    'e': 'Both transplants speak against it: a healthy sampler clips as well and draws all digits, and the oracle, whose answers clipping does not touch, fails in this one.'})
+CLINIC[5] = ('Look at both columns of what the spy has heard: where the sampler is, and what it asks about.', {
+    'a': 'The second transplant speaks against it: a healthy sampler takes 40 steps as well, and draws digits with this network.',
+    'b': 'The left column of the spy speaks against it: the first t visited is 1000.',
+    'c*': 'Yes. The sampler stands at t = 1000 and tells the network 40: the number of the step in its own list. The network believes the picture to be nearly clean, and leaves the noise alone. Treatment: tell it t, the step of the schedule it was trained with.',
+    'd': 'The second transplant speaks against it: DDIM and other short samplers need no new training. The same weights draw digits in 40 steps.',
+    'e': 'The second transplant speaks against it: these very weights draw digits in a healthy sampler.'})
+CLINIC[6] = ('At which t does the chain end? And is there grain on the last x̂_0 as well?', {
+    'a': 'The list of t speaks against it: with this mistake the chain would go down to t = 1 and add a tiny noise there. This one never gets there.',
+    'b*': 'Yes. The last t visited is far from 1, and what is handed over is the x_t of that place, with all the noise that belongs there: the grain has a standard deviation of √(1-ᾱ). Treatment: go on to t = 1, or at least return the last x̂_0.',
+    'c': 'The losses at small t speak against it: they are normal. So does the second transplant.',
+    'd': 'The losses and the last x̂_0 speak against it: it is clean. A network that had learned grainy pictures would draw the grain there, too.',
+    'e': 'The table of the noise speaks against it: in every step the measured noise is what is due.'})
+
+# %% ../nbs/lib/exercises.ipynb #f01f6132
+CLINIC[7] = ('How many of the 64 pictures differ, and how many of the 64 starts? How far apart are two copies?', {
+    'a': 'The second transplant speaks against it: given 64 different starts, the same network draws 64 different digits.',
+    'b*': 'Yes. Picture i and picture i + 16 are copies, and so are their x_T: each of the four processes drew the same noise. Treatment: a seed for each rank, or better for each picture (`seeds=` of `ddim_sample`).',
+    'c': 'The table of the noise speaks against it: it is as large as it should be. And too little noise makes pictures alike, not equal to the last bit.',
+    'd': 'The distance to the nearest picture of training speaks against it: these are no copies of training pictures, but of each other.',
+    'e': 'The second transplant speaks against it: with other starts the network draws all kinds of digits.'})
+CLINIC[8] = ('Something is learned: the loss fell. Which row of the table is small at every t?', {
+    'a': 'The first transplant speaks against it: the oracle draws digits with the same noise in the same sampler.',
+    'b*': 'Yes. Read as ε the answers are useless, read as x_0 they are good at every t: the network was trained to predict x_0, and the sampler takes its answer for ε. Treatment: predict="x0" in the sampler, as in training.',
+    'c': 'The first transplant speaks against it: the oracle is told the same t, and draws digits.',
+    'd': 'The row "x0" of the table speaks against it: its loss is far below what answering 0 would cost.',
+    'e': 'The row "x0" of the table speaks against it: with this schedule the network does well at every t, so it is the one it was trained with.'})
+
+# %% ../nbs/lib/exercises.ipynb #77b0369a
+def check_diagnosis(
+    k: int,       # the patient, 1 to 8
+    choice: str,  # 'a' to 'e', or '?' for a hint
+) -> Verdict:     # true if that is what the patient suffers from
+    "Whether a diagnosis is right, and which measurement speaks for or against it. ValueError for an unknown patient or choice."
+    if k not in CLINIC: raise ValueError(f'the clinic has patients 1 to {len(CLINIC)}, got {k!r}')
+    advice, says = CLINIC[k]
+    if choice == '?': return Hint(False, f"Patient {k}: not decided yet. Put your letter in place of the '?'.\nHint: {advice}")
+    if f'{choice}*' in says: return Verdict(True, f'Patient {k}: {says[f"{choice}*"]}')
+    if choice not in says or '*' in choice: raise ValueError(f"a diagnosis is one of a, b, c, d, e, or '?' for a hint; got {choice!r}")
+    return Verdict(False, f'Patient {k}: no. {says[choice]}')
