@@ -72,7 +72,7 @@ from .metrics import inception_score, kid, precision_recall
 from .guidance import climb, guide
 from .pretrained import modern_tensors
 
-# %% ../nbs/lib/exercises.ipynb #08b4141e
+# %% ../nbs/lib/exercises.ipynb #c785fa52
 @dataclass(frozen=True)
 class Verdict:
     "The answer of a checker. True if the function is right."
@@ -81,30 +81,30 @@ class Verdict:
 
     def __bool__(self): return self.right
 
-    def __repr__(self): return ('✓ ' if self.right else '✗ ') + self.message
+    def marks(self): return ('✓ ', '✅ ') if self.right else ('✗ ', '❌ ')
 
-    def _repr_markdown_(self): return ('✅ ' if self.right else '❌ ') + self.message.replace('\n', '\n\n')
+    def __repr__(self): return self.marks()[0] + self.message
 
+    def _repr_markdown_(self): return self.marks()[1] + self.message.replace('\n', '\n\n')
 
+# %% ../nbs/lib/exercises.ipynb #0810b1ca
 class Hint(Verdict):
     "Advice: shown without a mark, and not true either."
-    def __repr__(self): return self.message
+    def marks(self): return '', ''
 
-    def _repr_markdown_(self): return self.message.replace('\n', '\n\n')
-
-# %% ../nbs/lib/exercises.ipynb #5cbd8610
+# %% ../nbs/lib/exercises.ipynb #aa609484
 @dataclass(frozen=True)
 class Case:
     "Arguments to try a function on."
     words: str   # what they are, such as 'one pixel, at t = 1'
     args: tuple  # positional arguments
 
-
+# %% ../nbs/lib/exercises.ipynb #c26ced38
 def case(words: str, *args) -> Case:
     "A case: its description and its arguments."
     return Case(words, args)
 
-# %% ../nbs/lib/exercises.ipynb #7d761075
+# %% ../nbs/lib/exercises.ipynb #dc7700a8
 @dataclass
 class Outcome:
     "What a call did."
@@ -113,7 +113,7 @@ class Outcome:
     changed: list[int] = field(default_factory=list)  # positions of arguments that are not what they were
     drew: bool = False               # whether it used the global random state
 
-
+# %% ../nbs/lib/exercises.ipynb #8dd72eab
 def call(f: Callable, args: tuple, seed: int = 0) -> Outcome:
     "Call f on copies of args. The caller's random state stays as it is."
     mine = tuple(fresh(a) for a in args)
@@ -127,19 +127,19 @@ def call(f: Callable, args: tuple, seed: int = 0) -> Outcome:
     out.changed = [i for i, (a, b) in enumerate(zip(args, mine)) if a is not b and not alike(inside(a), inside(b), 0.)]
     return out
 
-
+# %% ../nbs/lib/exercises.ipynb #e74347b6
 def fresh(a):
     "A copy of what a function could change: tensors, containers, schedules. Generators start where they were."
     if isinstance(a, torch.Generator): return torch.Generator().set_state(a.get_state())
     return copy.deepcopy(a) if isinstance(a, Tensor | list | dict | NoiseSchedule) else a
 
-
+# %% ../nbs/lib/exercises.ipynb #417f5ab4
 def inside(a):
     "What there is to compare in an argument: a schedule's tables; nothing of a generator, which is meant to move on."
     if isinstance(a, torch.Generator): return None
     return vars(a) if isinstance(a, NoiseSchedule) else a
 
-# %% ../nbs/lib/exercises.ipynb #6d85917e
+# %% ../nbs/lib/exercises.ipynb #11d55469
 def alike(a, b, tolerance: float) -> bool:
     "Whether two results are the same: tensors and numbers within tolerance times the largest value, containers item by item."
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -155,19 +155,19 @@ def alike(a, b, tolerance: float) -> bool:
     if is_number(a) and is_number(b): return alike(torch.tensor(float(a)).double(), torch.tensor(float(b)).double(), tolerance)
     return type(a) is type(b) and a == b
 
-
+# %% ../nbs/lib/exercises.ipynb #56f7cc1a
 def is_number(value) -> bool:
     "A Python number (not a bool), or a tensor with a single one."
     return isinstance(value, int | float) and not isinstance(value, bool) or isinstance(value, Tensor) and value.ndim == 0
 
-# %% ../nbs/lib/exercises.ipynb #c4ecc936
+# %% ../nbs/lib/exercises.ipynb #0b1afbb5
 @dataclass(frozen=True)
 class Mistake:
     "A usual mistake."
     does: Callable  # what somebody writes who makes it
     says: str       # what to tell them
 
-
+# %% ../nbs/lib/exercises.ipynb #84b3b88d
 class Exercise:
     "A checker: call it with your function, and it answers with a Verdict; .hint(n) shows the first n hints."
     def __init__(self,
@@ -191,7 +191,7 @@ class Exercise:
 
     def __call__(self, yours): return examine(self, yours)
 
-
+# %% ../nbs/lib/exercises.ipynb #08622d6f
 EXERCISES: dict[str, Exercise] = {}  # all there are, by number
 
 # %% ../nbs/lib/exercises.ipynb #32b3f915
@@ -201,13 +201,13 @@ def hint(exercise: Exercise, n: int) -> Verdict:
     more = f'\n(There is more: hint({n + 1}).)' if n < len(exercise.hints) else '\n(That was the last one. The solution is folded below the exercise.)'
     return Hint(False, '\n'.join(f'Hint {i + 1}: {text}' for i, text in enumerate(exercise.hints[:n])) + more)
 
-# %% ../nbs/lib/exercises.ipynb #5399c91a
+# %% ../nbs/lib/exercises.ipynb #72d08bf2
 def agree(exercise: Exercise, found: list[Outcome], wanted: list[Outcome]) -> bool:
     "Whether two functions did the same on every case: results, errors, changed inputs, a moved global random state."
     return all(a.changed == b.changed and a.drew == b.drew and type(a.error) is type(b.error)
                and (a.error is not None or alike(a.value, b.value, exercise.tolerance)) for a, b in zip(found, wanted))
 
-
+# %% ../nbs/lib/exercises.ipynb #45ae31a2
 def check_exercise(exercise: Exercise) -> None:
     "Raise ValueError unless the right function works and all mistakes can be told apart."
     name = f'exercise {exercise.number}'
@@ -218,7 +218,7 @@ def check_exercise(exercise: Exercise) -> None:
         for j in range(i):
             if agree(exercise, found, exercise.known[j]): raise ValueError(f'mistakes {j} and {i} of {name} cannot be told apart by its cases')
 
-# %% ../nbs/lib/exercises.ipynb #22784237
+# %% ../nbs/lib/exercises.ipynb #94bffb24
 def examine(exercise: Exercise, yours: Callable) -> Verdict:
     "What is to be said about a function."
     if not callable(yours): return Verdict(False, f'hand over the function itself, not what it returns: got {type(yours).__name__}')
@@ -230,7 +230,7 @@ def examine(exercise: Exercise, yours: Callable) -> Verdict:
         if agree(exercise, found, known): return Verdict(False, f'{mistake.says}\n{smallest_difference(exercise, found)}')
     return Verdict(False, '\n'.join(filter(None, [general_flaw(exercise, yours, found), smallest_difference(exercise, found)])))
 
-
+# %% ../nbs/lib/exercises.ipynb #ecdac460
 def steady(exercise: Exercise, yours: Callable, found: list[Outcome]) -> bool:
     "Whether a second run, with another global random state, gives the same (for functions that should not draw)."
     if exercise.draws: return True
@@ -273,13 +273,13 @@ def compared(mine, right, tolerance: float) -> str:
     if type(mine) is not type(right): return f'It must return {named(right)}, it returns {named(mine)}.'
     return ''
 
-# %% ../nbs/lib/exercises.ipynb #d86dd373
+# %% ../nbs/lib/exercises.ipynb #d4199d28
 def named(value) -> str:
     "The type of a value with its article: 'a Tensor', 'an int'."
     name = type(value).__name__
     return f'{"an" if name[0] in "aeiouAEIO" else "a"} {name}'
 
-
+# %% ../nbs/lib/exercises.ipynb #c518f737
 def compared_tensors(mine: Tensor, right: Tensor, tolerance: float) -> str:
     "The same for two tensors: shape, NaN, sign, a constant factor or offset."
     if mine.shape != right.shape: return f'The shape must be {tuple(right.shape)}, it is {tuple(mine.shape)}' + ('; did something broadcast that should not?' if mine.ndim > right.ndim or mine.numel() > right.numel() else '.')
@@ -327,7 +327,7 @@ def shown(value, first: int = 0, most: int = 6) -> str:
     text = repr(value)
     return text if len(text) < 80 else text[:77] + '…'
 
-# %% ../nbs/lib/exercises.ipynb #9ec0ab3d
+# %% ../nbs/lib/exercises.ipynb #f0011e01
 def lesson00_repeat(of_mean: Callable, of_variance: Callable) -> Callable:
     "Repeat a step that changes the mean by of_mean(m, β) and the variance by of_variance(v, β)."
     def moments(mean, variance, beta, steps):
@@ -335,7 +335,7 @@ def lesson00_repeat(of_mean: Callable, of_variance: Callable) -> Callable:
         return mean, variance
     return moments
 
-
+# %% ../nbs/lib/exercises.ipynb #a40618ab
 lesson00_root, lesson00_linear = lambda m, b: (1 - b)**0.5*m, lambda v, b: (1 - b)*v + b
 check_repeated_noise = Exercise('0.1', lesson00_repeat(lesson00_root, lesson00_linear),
     [case('one step from N(2, 9) with β = 0.36', 2., 9., 0.36, 1), case('one step from N(2, 0), a single point', 2., 0., 0.36, 1), case('three steps from N(-1, 4) with β = 0.19', -1., 4., 0.19, 3)],
@@ -348,13 +348,13 @@ check_repeated_noise = Exercise('0.1', lesson00_repeat(lesson00_root, lesson00_l
     ['Take one step apart: first a stretch, which is (0.2), then a sum of independent numbers, which is (0.5).', 'The stretch is by a = √(1-β): the mean becomes a·mean, the variance a²·variance. What is the variance of √β·ε?',
      'In a loop over the steps: mean = √(1-β)·mean and variance = (1-β)·variance + β.'])
 
-# %% ../nbs/lib/exercises.ipynb #fa2b032c
+# %% ../nbs/lib/exercises.ipynb #1b293b2d
 def lesson00_weigh(readings: Tensor, weights: Tensor) -> Tensor: return (readings*weights).sum()/weights.sum()
 
-
+# %% ../nbs/lib/exercises.ipynb #9879cba0
 def lesson00_combine(readings: Tensor, variances: Tensor) -> tuple: return lesson00_weigh(readings, 1/variances), 1/(1/variances).sum()
 
-
+# %% ../nbs/lib/exercises.ipynb #cd8bda4e
 check_thermometers = Exercise('0.2', lesson00_combine,
     [case('a single thermometer', torch.tensor([20.]), torch.tensor([4.])), case('20 and 26 degrees with variances 1 and 4', torch.tensor([20., 26.]), torch.tensor([1., 4.])),
      case('three thermometers', torch.tensor([20., 23., 21.]), torch.tensor([1., 2., 4.]))],
@@ -368,10 +368,10 @@ check_thermometers = Exercise('0.2', lesson00_combine,
      Mistake(lambda r, v: (lesson00_weigh(r, 1/v), v.sum()), 'You add the variances. That is the variance of a sum (0.5). Here several sources speak of one temperature, densities multiply, and precisions (1/variance) add, by (0.7).')],
     ['Multiply three bells: product (0.7) for two of them, and once more with the third.', 'Precisions add: 1/variance is the sum of all 1/variances.', 'The mean is (readings/variances).sum() times the combined variance.'])
 
-# %% ../nbs/lib/exercises.ipynb #780a6214
+# %% ../nbs/lib/exercises.ipynb #b5111435
 def lesson00_turn(z: Tensor, other: Tensor, angle: float) -> Tensor: return math.cos(angle)*z + math.sin(angle)*other
 
-
+# %% ../nbs/lib/exercises.ipynb #661d3119
 check_bubble_walk = Exercise('0.3', lambda z, other, share: lesson00_turn(z, other, share*math.pi/2),
     [case('one number, at the start (share = 0)', torch.tensor([1.]), torch.tensor([2.]), 0.), case('one number, a third of the way', torch.tensor([1.]), torch.tensor([-1.5]), 1/3),
      case('four numbers, half-way', torch.tensor([1., 0., -1., 2.]), torch.tensor([0.5, 1., 1., -1.]), 0.5), case('two numbers, at the end (share = 1)', torch.tensor([1., 0.5]), torch.tensor([-1., 2.]), 1.)],
@@ -383,14 +383,14 @@ check_bubble_walk = Exercise('0.3', lambda z, other, share: lesson00_turn(z, oth
      Mistake(lambda z, other, share: lesson00_turn(other, z, share*math.pi/2), 'You walk the other way: at share 0 you must be at z.')],
     ['By (0.5), what is the variance of a·z + b·other? For which a and b is it 1?', 'a² + b² = 1 holds for a = cos θ and b = sin θ. Where is θ at the start, and where at the end?', 'θ = share·π/2, and math.cos and math.sin do the rest.'])
 
-# %% ../nbs/lib/exercises.ipynb #ca1700dc
+# %% ../nbs/lib/exercises.ipynb #b051a192
 def lesson00_full_kl(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor, times: Callable = torch.matmul, size: int = 1, turn: int = 1) -> Tensor:
     "KL(N(mean_1, cov_1) ‖ N(mean_2, cov_2)) in nats; the last three arguments are for the mistakes."
     log_det = lambda cov: 2*check_covariance(cov).diagonal().log().sum()
     inverse, d = torch.linalg.inv(cov_2), mean_1 - mean_2
     return 0.5*(times(inverse, cov_1).trace() - size*len(d) + turn*(log_det(cov_2) - log_det(cov_1)) + d @ inverse @ d)
 
-
+# %% ../nbs/lib/exercises.ipynb #3f12af53
 lesson00_full = torch.tensor([[2., 0.6, 0.2], [0.6, 1., -0.3], [0.2, -0.3, 0.5]]), torch.tensor([[1., -0.4, 0.], [-0.4, 1.5, 0.5], [0., 0.5, 2.]])
 check_full_kl = Exercise('0.4', lambda mean_1, cov_1, mean_2, cov_2: lesson00_full_kl(mean_1, cov_1, mean_2, cov_2),
     [case('N(1, 4) against N(2, 4), in one dimension', torch.tensor([1.]), torch.tensor([[4.]]), torch.tensor([2.]), torch.tensor([[4.]])),
@@ -406,12 +406,12 @@ check_full_kl = Exercise('0.4', lambda mean_1, cov_1, mean_2, cov_2: lesson00_fu
     ['Write log p - log q with (0.4) twice, and average over x ~ p term by term, as (0.11) came from (0.1).', 'The average of (x-μ_1)ᵀΣ_1⁻¹(x-μ_1) is tr(Σ_1⁻¹Σ_1) = D; that of (x-μ_2)ᵀΣ_2⁻¹(x-μ_2) is tr(Σ_2⁻¹Σ_1) + dᵀΣ_2⁻¹d with d = μ_1 - μ_2.',
      '½(tr(Σ_2⁻¹Σ_1) - D + log det Σ_2 - log det Σ_1 + dᵀΣ_2⁻¹d); torch.logdet and torch.linalg.solve help.'])
 
-# %% ../nbs/lib/exercises.ipynb #9ad406b4
+# %% ../nbs/lib/exercises.ipynb #b33662f3
 def lesson00_levels(mean: float, std: float, levels: int) -> Tensor:
     "The probability of each grey level under N(mean, std²), (levels,)."
     return discretized_log_prob(torch.linspace(-1, 1, levels).double(), torch.tensor(mean), 2*torch.tensor(std).log(), levels).exp()
 
-
+# %% ../nbs/lib/exercises.ipynb #63b891ed
 def lesson00_bins(half: Callable, ends: bool = True) -> Callable:
     "Bins that reach half(levels) to either side of their level, with open ends or without."
     def masses(mean, std, levels):
@@ -421,7 +421,7 @@ def lesson00_bins(half: Callable, ends: bool = True) -> Callable:
         return torch.special.ndtr((high - mean)/std) - torch.special.ndtr((low - mean)/std)
     return masses
 
-
+# %% ../nbs/lib/exercises.ipynb #ccf6bffc
 def lesson00_density(mean, std, levels): return torch.exp(-(torch.linspace(-1, 1, levels).double() - mean)**2/(2*std**2))/(std*math.sqrt(2*math.pi))*2/(levels - 1)
 
 # %% ../nbs/lib/exercises.ipynb #119ba008
@@ -436,12 +436,12 @@ check_grey_levels = Exercise('0.5', lesson00_levels,
      Mistake(lambda mean, std, levels: lesson00_levels(mean, std**0.5, levels), 'You take the root of std. It is a standard deviation already: (edge - mean)/std.')],
     ['Where are the edges of the bins? Draw five levels between -1 and 1, and the marks half-way between them.', 'Each level has the mass Φ((right edge - mean)/std) - Φ((left edge - mean)/std). Φ is torch.special.ndtr.', 'Set the first left edge to -math.inf and the last right edge to math.inf.'])
 
-# %% ../nbs/lib/exercises.ipynb #fa81061e
+# %% ../nbs/lib/exercises.ipynb #31989304
 def lesson01_schedule(*beta: float) -> NoiseSchedule:
     "A schedule of a few steps, to try functions on."
     return NoiseSchedule(torch.tensor(beta, dtype=torch.float64))
 
-
+# %% ../nbs/lib/exercises.ipynb #0c549465
 lesson01_1, lesson01_2, lesson01_4 = lesson01_schedule(0.3), lesson01_schedule(0.6, 0.7), lesson01_schedule(0.1, 0.2, 0.3, 0.5)
 lesson01_5, lesson01_6 = lesson01_schedule(0.1, 0.2, 0.3, 0.4, 0.5), lesson01_schedule(0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
 
@@ -456,15 +456,15 @@ check_constant_beta = Exercise('1.1', lambda schedule: 1 - schedule.alpha_bar[-1
      Mistake(lambda schedule: -schedule.alpha_bar[-1].log()/schedule.T, 'You solve ᾱ_T = exp(-T·β), the limit of very many small steps. For T steps it is (1-β)^T exactly.')],
     ['Write down ᾱ_T for a schedule whose β are all equal.', 'It is (1-β)^T. Solve for β.', 'β = 1 - ᾱ_T^(1/T), and ᾱ_T is schedule.alpha_bar[-1].'])
 
-# %% ../nbs/lib/exercises.ipynb #8649dda7
+# %% ../nbs/lib/exercises.ipynb #4abb2f15
 def lesson01_stretch(rate: Tensor, last: float, anchor: int = 1) -> Tensor:
     "The straight-line map of a table that keeps entry `anchor` and takes the last entry to `last`."
     return last + (rate - rate[-1])*(rate[anchor] - last)/(rate[anchor] - rate[-1])
 
-
+# %% ../nbs/lib/exercises.ipynb #15dad100
 def lesson01_from_1(table: Tensor) -> Tensor: return torch.cat([table.new_ones(1), table[1:]])
 
-
+# %% ../nbs/lib/exercises.ipynb #9b79d79d
 check_terminal_rescale = Exercise('1.2', lambda schedule, last: lesson01_from_1(lesson01_stretch(schedule.alpha_bar.sqrt(), last)**2),
     [case('two steps (β = 0.6, 0.7), to end at a rate of 0.1', lesson01_2, 0.1), case('four steps (β = 0.1, 0.2, 0.3, 0.5), to end at 0.05', lesson01_4, 0.05), case('four steps (β = 0.1, 0.2, 0.3, 0.5), to end at 0', lesson01_4, 0.)],
     [Mistake(lambda schedule, last: lesson01_from_1(lesson01_stretch(schedule.alpha_bar, last**2)), 'You stretch ᾱ. Stretch the signal rate √ᾱ, and square the result: both meet the wanted ends, but they differ in between.'),
@@ -475,10 +475,10 @@ check_terminal_rescale = Exercise('1.2', lambda schedule, last: lesson01_from_1(
      Mistake(lambda schedule, last: lesson01_stretch(schedule.alpha_bar.sqrt(), last)[1:]**2, 'Your steps are right, but entry 0 is missing: a table has T+1 entries, and ᾱ_0 = 1 comes first.')],
     ['A map that keeps one number and moves another is a straight line: new = last + (rate - rate[-1])·factor.', 'At rate[1] the result must be rate[1]. Which factor does that?', 'factor = (rate[1] - last)/(rate[1] - rate[-1]). Then square, and put ᾱ_0 = 1 in front.'])
 
-# %% ../nbs/lib/exercises.ipynb #366f2fe3
+# %% ../nbs/lib/exercises.ipynb #eacbfdf1
 def lesson01_first(bad: Tensor) -> int: return bad.nonzero()[0].item()
 
-
+# %% ../nbs/lib/exercises.ipynb #6dbfe183
 check_half_way = Exercise('1.3', lambda schedule: lesson01_first(schedule.snr < 1),
     [case('two steps, ᾱ = 0.4, 0.12', lesson01_2), case('five steps, ᾱ = 0.9, 0.72, 0.504, 0.302, 0.151', lesson01_5), case('six steps, ᾱ = 0.9, 0.72, 0.54, 0.378, 0.227, 0.113', lesson01_6)],
     [Mistake(lambda schedule: lesson01_first(schedule.snr < 1) - 1, 'One too small: you count steps from 0. Entry t of a table belongs to step t, entry 0 is the clean picture; if you look at table[1:], add 1 to the position.'),
@@ -488,10 +488,10 @@ check_half_way = Exercise('1.3', lambda schedule: lesson01_first(schedule.snr < 
      Mistake(lambda schedule: schedule.T//2, 'Half of the steps are not half of the noise. Look at the table: which is the first t with SNR_t < 1?')],
     ['Picture and noise weigh the same where SNR = 1. What is ᾱ there?', 'schedule.snr < 1 is a table of True and False with T+1 entries. Which is the first True?', '(schedule.snr < 1).nonzero()[0].item()'])
 
-# %% ../nbs/lib/exercises.ipynb #a8e8a00d
+# %% ../nbs/lib/exercises.ipynb #03f3e0a6
 def lesson01_ratio(kept: Tensor) -> Tensor: return 1 - kept[1:]/kept[:-1]
 
-
+# %% ../nbs/lib/exercises.ipynb #8999090e
 check_strided_schedule = Exercise('1.4', lambda schedule, stride: lesson01_ratio(schedule.alpha_bar[::stride]),
     [case('four steps (β = 0.1, 0.2, 0.3, 0.5), stride 1', lesson01_4, 1), case('four steps (β = 0.1, 0.2, 0.3, 0.5), stride 2', lesson01_4, 2), case('six steps (β = 0.1, 0.2, 0.25, 0.3, 0.4, 0.5), stride 3', lesson01_6, 3)],
     [Mistake(lambda schedule, stride: schedule.beta[stride::stride], 'You keep every stride-th β as it is. Each of your steps then replaces as little as one short step, and x_T is far from noise; a long step must do the work of all the short ones that it skips.'),
@@ -502,13 +502,13 @@ check_strided_schedule = Exercise('1.4', lambda schedule, stride: lesson01_ratio
      Mistake(lambda schedule, stride: lesson01_ratio(schedule.alpha_bar[::stride].sqrt()), 'You take the ratio of signal rates. One step multiplies the rate by √(1-β) and the variance by 1-β: β comes from the ratio of ᾱ, without roots.')],
     ['Formula (1.9) works for tables as well as for curves.', 'Which entries of alpha_bar must the long steps meet? Slicing with ::stride keeps entry 0 and entry T.', 'kept = schedule.alpha_bar[::stride], and β is 1 minus the ratio of neighbours in kept.'])
 
-# %% ../nbs/lib/exercises.ipynb #c4e4f7ae
+# %% ../nbs/lib/exercises.ipynb #1542ed4a
 def lesson01_table(values: Tensor) -> Tensor: return torch.cat([torch.ones(1, dtype=torch.float64), values.double()])
 
-
+# %% ../nbs/lib/exercises.ipynb #8df84299
 def lesson01_even(first: float, last: float, n: int) -> Tensor: return torch.linspace(first, last, n, dtype=torch.float64)
 
-
+# %% ../nbs/lib/exercises.ipynb #35547c49
 check_even_log_snr = Exercise('1.6', lambda T, first, last: lesson01_table(lesson01_even(first, last, T).sigmoid()),
     [case('two steps, log-SNR from 2 to -1.5', 2, 2., -1.5), case('five steps, log-SNR from 4 to -5', 5, 4., -5.)],
     [Mistake(lambda T, first, last: lesson01_even(first, last, T + 1).sigmoid(), 'You spread the values over all T+1 entries, so that entry 0 is noisy. Entry 0 is the clean picture, ᾱ_0 = 1; the values run from t = 1 to t = T.'),
@@ -523,7 +523,7 @@ check_even_log_snr = Exercise('1.6', lambda T, first, last: lesson01_table(lesso
 # %% ../nbs/lib/exercises.ipynb #52bd6607
 lesson02_schedule, lesson02_one = lesson01_schedule(0.1, 0.2, 0.3, 0.4, 0.5), lesson01_schedule(0.36)
 
-# %% ../nbs/lib/exercises.ipynb #d72043fe
+# %% ../nbs/lib/exercises.ipynb #88a062e2
 def lesson02_walk(step: Callable) -> Callable:
     "All states of a walk whose step is a function of (schedule, x, t, noise)."
     def walk(schedule, x0, noises):
@@ -532,10 +532,10 @@ def lesson02_walk(step: Callable) -> Callable:
         return torch.stack(states)
     return walk
 
-
+# %% ../nbs/lib/exercises.ipynb #f06d7f29
 def lesson02_step(schedule, x, t, noise): return (1 - schedule.beta[t]).sqrt()*x + schedule.beta[t].sqrt()*noise
 
-
+# %% ../nbs/lib/exercises.ipynb #e5af0805
 check_forward_walk = Exercise('2.1', lesson02_walk(lesson02_step),
     [case('a single step with β = 0.36', lesson02_one, torch.tensor([1.]), torch.tensor([[0.5]])),
      case('two pixels, five steps with β = 0.1 … 0.5', lesson02_schedule, torch.tensor([1., -0.5]), torch.tensor([[0.3, -1.], [1.2, 0.4], [-0.7, 2.], [0.1, -0.2], [-1.5, 0.9]]))],
@@ -548,19 +548,19 @@ check_forward_walk = Exercise('2.1', lesson02_walk(lesson02_step),
      Mistake(lambda s, x0, noises: lesson02_walk(lesson02_step)(s, x0, noises)[-1], 'You return the last state only. Keep them all, x_0, x_1, …, x_T, and torch.stack them.')],
     ['A loop over t = 1 … T, and (2.2) inside.', 'x = √(1-β_t)·x + √β_t·noise, with schedule.beta[t] and noises[t - 1].', 'Start with states = [x0], append each new x, and return torch.stack(states).'])
 
-# %% ../nbs/lib/exercises.ipynb #7d0f4f84
+# %% ../nbs/lib/exercises.ipynb #bf7a1c2a
 def lesson02_jump(signal: Callable, noise_rate: Callable) -> Callable:
     "Mix x0 and noise with factors that are functions of (schedule, t)."
     def jump(schedule, x0, t, noise): return signal(schedule, t).reshape(-1, 1, 1, 1)*x0 + noise_rate(schedule, t).reshape(-1, 1, 1, 1)*noise
     return jump
 
-
+# %% ../nbs/lib/exercises.ipynb #aa948c26
 def lesson02_signal(s, t): return s.alpha_bar[t].sqrt()
 
-
+# %% ../nbs/lib/exercises.ipynb #4224260f
 def lesson02_noise(s, t): return (1 - s.alpha_bar[t]).sqrt()
 
-
+# %% ../nbs/lib/exercises.ipynb #0cc301c5
 lesson02_images = torch.linspace(-1, 1, 6).reshape(2, 1, 1, 3), torch.tensor([1, 4]), torch.linspace(2, -1.5, 6).reshape(2, 1, 1, 3)
 
 # %% ../nbs/lib/exercises.ipynb #98607349
@@ -577,16 +577,16 @@ check_forward_jump = Exercise('2.2', q_sample,
      Mistake(lambda s, x0, t, noise: lesson02_signal(s, t)*x0 + lesson02_noise(s, t)*noise, 'It is right for one picture. For a batch, factors of shape (B,) do not line up with pictures of shape (B, C, H, W), because shapes are matched from the right. Give them the shape (B, 1, 1, 1), with reshape(-1, 1, 1, 1) or `broadcast`.')],
     ['Which table of the schedule knows how much is left of x_0 after t steps?', 'Signal rate √ᾱ_t times x0 plus noise rate √(1-ᾱ_t) times noise.', 'ab = schedule.alpha_bar[t].reshape(-1, 1, 1, 1), one number for each picture.'])
 
-# %% ../nbs/lib/exercises.ipynb #e79bbed9
+# %% ../nbs/lib/exercises.ipynb #e121c636
 def lesson02_shares(share: Callable, variance: Callable = lambda s, i, j, share: 1 - share) -> Callable:
     "A jump from step i to step j that keeps a share of the variance, and adds noise of some variance."
     def jump(schedule, xs, s, t, noise): return (left := share(schedule, s, t)).sqrt()*xs + variance(schedule, s, t, left).sqrt()*noise
     return jump
 
-
+# %% ../nbs/lib/exercises.ipynb #991e1506
 def lesson02_left(schedule, s, t): return schedule.alpha_bar[t]/schedule.alpha_bar[s]
 
-
+# %% ../nbs/lib/exercises.ipynb #23a6469f
 check_partial_jump = Exercise('2.3', lesson02_shares(lesson02_left),
     [case('one pixel, from step 1 to step 2', lesson02_schedule, torch.tensor([1.]), 1, 2, torch.tensor([0.5])), case('two pixels, from step 2 to step 5', lesson02_schedule, torch.tensor([1., -0.4]), 2, 5, torch.tensor([-1., 2.]))],
     [Mistake(lesson02_shares(lambda s, i, j: s.alpha_bar[j]), 'You treat x_s as a clean picture: ᾱ_t does the damage of the steps 1 to s a second time. Only the steps s+1 to t are still to come, and the product of their α is ᾱ_t/ᾱ_s.'),
@@ -597,18 +597,18 @@ check_partial_jump = Exercise('2.3', lesson02_shares(lesson02_left),
      Mistake(lesson02_shares(lesson02_left, lambda s, i, j, share: (1 - share)**2), 'Your noise is multiplied by 1-ᾱ_t/ᾱ_s. That is its variance; noise is multiplied by the square root.')],
     ['The steps s+1 … t are a chain of their own. What is the product of their α?', 'It is ᾱ_t/ᾱ_s: the factors up to s cancel. Put it in the place of ᾱ_t in (2.6).', 'ratio = schedule.alpha_bar[t]/schedule.alpha_bar[s]; then √ratio·xs + √(1-ratio)·noise.'])
 
-# %% ../nbs/lib/exercises.ipynb #f01cfa02
+# %% ../nbs/lib/exercises.ipynb #83689baf
 def lesson02_posterior(schedule, x0, xt, s, t):
     "Mean and variance of q(x_s | x_t, x_0)."
     early, ratio = schedule.alpha_bar[s], lesson02_left(schedule, s, t)
     return bayes(early.sqrt()*x0, 1 - early, xt, ratio.sqrt(), 1 - ratio)
 
-
+# %% ../nbs/lib/exercises.ipynb #913adb08
 def lesson02_one_step(schedule, x0, xt, s, t):
     weight_0, weight_t = posterior_coefficients(schedule, torch.tensor(t))
     return weight_0*x0 + weight_t*xt, posterior_variance(schedule, torch.tensor(t))
 
-
+# %% ../nbs/lib/exercises.ipynb #6bff46fc
 def lesson02_other_variance(variance: Callable) -> Callable:
     def posterior(schedule, x0, xt, s, t): return lesson02_posterior(schedule, x0, xt, s, t)[0], variance(schedule, s, t, lesson02_left(schedule, s, t))
     return posterior
@@ -625,18 +625,18 @@ check_posterior_at = Exercise('2.4', lesson02_posterior,
      Mistake(lesson02_other_variance(lambda S, s, t, left: ((1 - left)*(1 - S.alpha_bar[s])/(1 - S.alpha_bar[t])).sqrt()), 'Your mean is right, but you return a standard deviation beside it. The variance is its square.')],
     ['Bayes once more: a prior q(x_s | x_0), which is a jump, and a likelihood q(x_t | x_s), which is Exercise 2.3.', '`bayes` of lesson 00 wants five things: mean and variance of the prior, what was seen, by what it was multiplied, and the variance of the noise.', 'bayes(√ᾱ_s·x0, 1-ᾱ_s, xt, √ratio, 1-ratio) with ratio = ᾱ_t/ᾱ_s.'])
 
-# %% ../nbs/lib/exercises.ipynb #e3b43c9f
+# %% ../nbs/lib/exercises.ipynb #ed7507fd
 def lesson02_bits(schedule, x0, power=0.5):
     "KL(q(x_T | x_0) ‖ N(0, 1)) in bits, the mean over pixels; the power is for a mistake."
     left = schedule.alpha_bar[-1]
     return (normal_kl(left**power*x0, torch.log1p(-left), torch.zeros(1), torch.zeros(1))/math.log(2)).mean()
 
-
+# %% ../nbs/lib/exercises.ipynb #eeb2b663
 def lesson02_reversed(schedule, x0):
     left = schedule.alpha_bar[-1]
     return (normal_kl(torch.zeros(1), torch.zeros(1), left.sqrt()*x0, torch.log1p(-left))/math.log(2)).mean()
 
-
+# %% ../nbs/lib/exercises.ipynb #7cd76972
 def lesson02_half_log(schedule, x0):
     left = schedule.alpha_bar[-1]
     return (normal_kl(left.sqrt()*x0, 0.5*torch.log1p(-left), torch.zeros(1), torch.zeros(1))/math.log(2)).mean()
@@ -652,22 +652,22 @@ check_bits_left = Exercise('2.5', lambda schedule, x0: lesson02_bits(schedule, x
      Mistake(lambda schedule, x0: lesson02_bits(schedule, x0, power=1), 'The mean of q(x_T | x_0) is √ᾱ_T·x_0; you forget the root.')],
     ['q(x_T | x_0) is a Gaussian that (2.6) describes. Which are its mean and its variance at t = T?', '`normal_kl` of lesson 00 gives nats per pixel. It wants means and logarithms of variances; both are 0 for N(0, 1).', 'normal_kl(√ᾱ_T·x0, log(1-ᾱ_T), 0, 0), as tensors; divide by math.log(2) and take the mean.'])
 
-# %% ../nbs/lib/exercises.ipynb #6ec8393c
+# %% ../nbs/lib/exercises.ipynb #38f4fcf0
 lesson03_schedule = lesson01_schedule(0.1, 0.2, 0.3, 0.4, 0.5)
 
-
+# %% ../nbs/lib/exercises.ipynb #711bd2cf
 def lesson03_rates(schedule, t): return schedule.alpha_bar[t].sqrt(), (1 - schedule.alpha_bar[t]).sqrt()
 
-# %% ../nbs/lib/exercises.ipynb #1eecc398
+# %% ../nbs/lib/exercises.ipynb #b59cbec1
 def lesson03_v(schedule, eps, xt, t): return convert(schedule, eps, xt, t, 'eps', 'v')
 
-
+# %% ../nbs/lib/exercises.ipynb #0cf8fb85
 def lesson03_mixed(formula: Callable) -> Callable:
     "A conversion from the signal rate, the noise rate, ε, x_t and the x_0 that goes with them."
     def v(schedule, eps, xt, t): return formula(*lesson03_rates(schedule, t), eps, xt, prediction_to_x0(schedule, eps, xt, t, 'eps'))
     return v
 
-
+# %% ../nbs/lib/exercises.ipynb #023c4cf8
 check_eps_to_v = Exercise('3.1', lesson03_v,
     [case('one number at t = 1', lesson03_schedule, torch.tensor([0.5]), torch.tensor([1.]), 1), case('three numbers at t = 4', lesson03_schedule, torch.tensor([0.5, -1., 2.]), torch.tensor([0.2, 1.5, -0.4]), 4)],
     [Mistake(lesson03_mixed(lambda a, b, e, x, x0: a*e - b*x), 'You put x_t in the place of x_0: v = √ᾱ·ε - √(1-ᾱ)·x_0. Solve (3.7) for v, or compute x_0 first.'),
@@ -677,7 +677,7 @@ check_eps_to_v = Exercise('3.1', lesson03_v,
      Mistake(lesson03_mixed(lambda a, b, e, x, x0: (e - b**2*x)/a**2), 'You use ᾱ and 1-ᾱ where the rates √ᾱ and √(1-ᾱ) are due.')],
     ['The second equation of (3.7) holds x_t, ε and v. Which of them do you want?', 'ε = √(1-ᾱ)·x_t + √ᾱ·v. Solve for v.', 'v = (ε - √(1-ᾱ)·x_t)/√ᾱ with ᾱ = schedule.alpha_bar[t].'])
 
-# %% ../nbs/lib/exercises.ipynb #ccffc907
+# %% ../nbs/lib/exercises.ipynb #0444b217
 def lesson03_ideal(exponent: Callable, dim: int = 1) -> Callable:
     "An average of the data, weighted by the softmax of a function of (distance, 1-ᾱ)."
     def denoiser(schedule, data, xt, t):
@@ -685,10 +685,10 @@ def lesson03_ideal(exponent: Callable, dim: int = 1) -> Callable:
         return torch.softmax(exponent(torch.cdist(xt.double(), left.sqrt()*data.double()), 1 - left), dim=dim) @ data.double()
     return denoiser
 
-
+# %% ../nbs/lib/exercises.ipynb #68b7fbcc
 def lesson03_unshrunk(schedule, data, xt, t): return torch.softmax(-torch.cdist(xt, data)**2/(2*(1 - schedule.alpha_bar[t])), dim=1) @ data
 
-
+# %% ../nbs/lib/exercises.ipynb #ce629ed9
 def lesson03_nearest(schedule, data, xt, t): return data[torch.cdist(xt, schedule.alpha_bar[t].sqrt().float()*data).argmin(1)]
 
 # %% ../nbs/lib/exercises.ipynb #abe54acb
@@ -704,19 +704,19 @@ check_ideal_denoiser = Exercise('3.2', lambda schedule, data, xt, t: DatasetOrac
      Mistake(lesson03_nearest, 'You return the nearest of the data. The denoiser is an average: as long as others might be behind x_t, they have a share in it.')],
     ['(3.18): the squared distances from x_t to √ᾱ_t·data, a softmax, a weighted average.', 'torch.cdist(xt, √ᾱ·data) has shape (B, N). The softmax runs over N.', 'r = torch.softmax(-cdist²/(2(1-ᾱ)), dim=1), and the answer is r @ data.'])
 
-# %% ../nbs/lib/exercises.ipynb #57275c0c
+# %% ../nbs/lib/exercises.ipynb #c199745d
 def lesson03_mean(clip: Callable, of_x0: Callable = lambda x0: x0, of_eps: Callable = lambda eps: eps) -> Callable:
     "The mean of the step back, with something done to ε, to x_0, and to the mean."
     def mean(schedule, eps, xt, t): return clip(q_posterior(schedule, of_x0(prediction_to_x0(schedule, of_eps(eps), xt, t, 'eps')), xt, t)[0])
     return mean
 
-
+# %% ../nbs/lib/exercises.ipynb #3c589b64
 def lesson03_clip(x): return x.clamp(-1, 1)
 
-
+# %% ../nbs/lib/exercises.ipynb #c6ef615e
 def lesson03_swapped(schedule, eps, xt, t): return q_posterior(schedule, xt, lesson03_clip(prediction_to_x0(schedule, eps, xt, t, 'eps')), t)[0]
 
-
+# %% ../nbs/lib/exercises.ipynb #c7c2d3d2
 check_clipped_x0 = Exercise('3.3', lesson03_mean(lambda mean: mean, lesson03_clip),
     [case('one number at t = 3 where nothing needs clipping', lesson03_schedule, torch.tensor([0.5]), torch.tensor([0.6]), 3),
      case('four numbers at t = 2, some with |x̂_0| > 1', lesson03_schedule, torch.tensor([-1.5, 0.2, -2., 0.4]), torch.tensor([2.5, -1.9, 0.5, 0.1]), 2)],
@@ -728,13 +728,13 @@ check_clipped_x0 = Exercise('3.3', lesson03_mean(lambda mean: mean, lesson03_cli
      Mistake(lesson03_swapped, 'The two weights of the posterior mean are swapped: A_t belongs to x̂_0 and B_t to x_t.')],
     ['Three steps: from ε to x̂_0, clip, from x̂_0 to the mean.', '(3.6) gives x̂_0, and `q_posterior` (or A_t·x̂_0 + B_t·x_t) the mean.', 'x0 = ((xt - √(1-ᾱ)·eps)/√ᾱ).clamp(-1, 1), then q_posterior(schedule, x0, xt, t)[0].'])
 
-# %% ../nbs/lib/exercises.ipynb #47c7045b
+# %% ../nbs/lib/exercises.ipynb #a7908266
 def lesson03_tweedie(formula: Callable) -> Callable:
     "x_0 from x_t, the slope, and α_t, β_t, ᾱ_t."
     def denoised(schedule, slope, xt, t): return formula(xt, slope, schedule.alpha[t], schedule.beta[t], schedule.alpha_bar[t])
     return denoised
 
-
+# %% ../nbs/lib/exercises.ipynb #b0b50bf5
 check_tweedie = Exercise('3.4', lesson03_tweedie(lambda x, s, a, b, ab: (x + (1 - ab)*s)/ab.sqrt()),
     [case('one number at t = 2, where the slope is 0', lesson03_schedule, torch.tensor([0.]), torch.tensor([0.5]), 2), case('one number at t = 2, where the slope is -1', lesson03_schedule, torch.tensor([-1.]), torch.tensor([0.5]), 2),
      case('three numbers at t = 5', lesson03_schedule, torch.tensor([0.7, -2., 0.1]), torch.tensor([-1., 2., 0.3]), 5)],
@@ -746,16 +746,16 @@ check_tweedie = Exercise('3.4', lesson03_tweedie(lambda x, s, a, b, ab: (x + (1 
      Mistake(lesson03_tweedie(lambda x, s, a, b, ab: (x + (1 - ab)*s)/ab), 'You divide by ᾱ_t. The picture has been multiplied by √ᾱ_t, so divide by that.')],
     ['Read the formula as two moves: uphill, then undo the shrinking.', 'Uphill by 1-ᾱ_t times the slope.', '(xt + (1-ᾱ)·slope)/√ᾱ with ᾱ = schedule.alpha_bar[t].'])
 
-# %% ../nbs/lib/exercises.ipynb #1e917500
+# %% ../nbs/lib/exercises.ipynb #49cd0031
 def lesson03_draw(width: Callable, moves: Callable = lambda t: t > 1) -> Callable:
     "Add noise of a width that is a function of (schedule, t), where moves(t)."
     def draw(schedule, mean, t, noise): return mean + (moves(t)*width(schedule, t)).reshape(-1, 1, 1, 1)*noise
     return draw
 
-
+# %% ../nbs/lib/exercises.ipynb #30abb092
 def lesson03_width(schedule, t): return schedule.beta[t].sqrt()
 
-
+# %% ../nbs/lib/exercises.ipynb #53df7846
 check_reverse_draw = Exercise('3.6', lesson03_draw(lesson03_width),
     [case('one pixel at t = 3', lesson03_schedule, torch.full((1, 1, 1, 1), 0.2), torch.tensor([3]), torch.full((1, 1, 1, 1), -1.5)),
      case('one pixel at t = 1', lesson03_schedule, torch.full((1, 1, 1, 1), 0.2), torch.tensor([1]), torch.full((1, 1, 1, 1), -1.5)),
@@ -789,14 +789,14 @@ check_elbo_importance = Exercise('4.1',
     ['Two averages, and a logarithm between them: which is inside?', 'Inside: the mean over dimension 1 of exp(log_ratio). Then the logarithm, then the mean over what is left.',
      'The logarithm of that mean is log_ratio.logsumexp(1) - log K; it survives ratios of e^-2000.'])
 
-# %% ../nbs/lib/exercises.ipynb #ecd8e1eb
+# %% ../nbs/lib/exercises.ipynb #60b92815
 def lesson04_prior(alpha_bar_T, x0, signal=0.5, noise=1., turned=False):
     "L_T in nats for each pixel, for a mean of ᾱ^signal·x_0 and a variance of (1-ᾱ)^noise."
     square, variance = (alpha_bar_T**signal*x0)**2, (1 - alpha_bar_T)**noise
     if turned: return 0.5*((1 + square)/variance - 1 + math.log(variance))
     return 0.5*(variance - 1 - math.log(variance) + square)
 
-
+# %% ../nbs/lib/exercises.ipynb #68fa62eb
 check_elbo_prior_bits = Exercise('4.2',
     lambda alpha_bar_T, x0: lesson04_prior(alpha_bar_T, x0).flatten(1).mean(1)/math.log(2),
     [case('one black pixel and ᾱ_T = 0.5', 0.5, -torch.ones(1, 1, 1, 1)), case('two pictures of 3 channels and 1×4 pixels, ᾱ_T = 0.05', 0.05, torch.linspace(-1, 0.6, 24).reshape(2, 3, 1, 4))],
@@ -815,7 +815,7 @@ check_elbo_prior_bits = Exercise('4.2',
     ['q(x_T | x_0) and N(0, I) are both Gaussian; (4.11) has their KL for one pixel, in nats.', 'Mean over all dimensions but the first, then nats to bits.',
      '½(ᾱ_T(x_0² - 1) - log(1 - ᾱ_T)), flatten(1).mean(1), divided by log 2.'])
 
-# %% ../nbs/lib/exercises.ipynb #a881548c
+# %% ../nbs/lib/exercises.ipynb #e5793583
 def lesson04_pixel_code(train, test, levels, add=1., whole=None, log=torch.log2, shared=False):
     "Bits per dimension of test under one histogram for each pixel (or one shared by all)."
     counts = torch.stack([(train == k).sum(0) for k in range(levels)]) + add
@@ -823,7 +823,7 @@ def lesson04_pixel_code(train, test, levels, add=1., whole=None, log=torch.log2,
     p = counts/(counts.sum(0) if whole is None else whole)
     return -log(p).gather(0, test).mean(1)
 
-
+# %% ../nbs/lib/exercises.ipynb #0be954e3
 check_elbo_pixel_code = Exercise('4.3',
     lambda train, test, levels: lesson04_pixel_code(train, test, levels),
     [case('three training pictures of one pixel, two levels', torch.tensor([[0], [0], [1]]), torch.tensor([[0], [1]]), 2),
@@ -840,14 +840,14 @@ check_elbo_pixel_code = Exercise('4.3',
     ['For each pixel and each level: how often, among the training pictures? That table has the shape (levels, D).', 'Add 1, divide by the sum over the levels, and look up the probability of each test pixel: p.gather(0, test).',
      'counts = torch.stack([(train == k).sum(0) for k in range(levels)]) + 1; p = counts/counts.sum(0); then the mean of -log2 over dimension 1.'])
 
-# %% ../nbs/lib/exercises.ipynb #d9405968
+# %% ../nbs/lib/exercises.ipynb #8e0d5baf
 def lesson04_estimate(costs, width, u, start=None, weight=None, whole=torch.floor, shift=0):
     "The sum of costs, estimated from one step in each piece."
     start = width.cumsum(0) - width if start is None else start
     place = start[:, None] + whole(u*width[:, None]).long() + shift
     return ((width if weight is None else weight)[:, None]*costs[place]).sum(0)
 
-
+# %% ../nbs/lib/exercises.ipynb #4d40168b
 check_elbo_stratified = Exercise('4.4',
     lambda costs, width, u: lesson04_estimate(costs, width, u),
     [case('T = 5, pieces of 1 and 3 steps', torch.tensor([8., 4., 2., 1.]), torch.tensor([1, 3]), torch.tensor([[0.2], [0.1]])),
@@ -865,7 +865,7 @@ check_elbo_stratified = Exercise('4.4',
     ['Where does each piece begin, counted from the start of costs? The first one at 0, the second after the width of the first.',
      'Within a piece of width w the step is floor(u·w), one of 0 … w - 1. Its cost counts w times.', 'start = width.cumsum(0) - width; place = start[:, None] + (u*width[:, None]).long(); then (width[:, None]*costs[place]).sum(0).'])
 
-# %% ../nbs/lib/exercises.ipynb #824900b6
+# %% ../nbs/lib/exercises.ipynb #49dffd75
 def lesson04_water(variances, error):
     "The level θ for which Σ min(θ, λ_i) is the error, by bisection."
     low, high = 0., variances.max().item()
@@ -874,7 +874,7 @@ def lesson04_water(variances, error):
         low, high = (level, high) if variances.clamp(max=level).sum() < error else (low, level)
     return level
 
-
+# %% ../nbs/lib/exercises.ipynb #79ac658b
 check_elbo_water_filling = Exercise('4.6',
     lambda variances, error: (0.5*(variances/lesson04_water(variances, error)).log2()).clamp(min=0).mean(),
     [case('one coordinate of variance 4, squared error 1', torch.tensor([4.]).double(), 1.), case('variances 4 and 2, squared error 1', torch.tensor([4., 2.]).double(), 1.),
@@ -892,23 +892,23 @@ check_elbo_water_filling = Exercise('4.6',
     ['First find θ. The sum of min(θ, λ_i) grows with θ, so you can search for the θ that makes it the error.', 'Bisection: start with 0 and the largest variance, take the middle, keep the half that holds the answer, 60 times.',
      'Then D_i = min(θ, λ_i), and the rate is the mean of ½·log2(λ_i/D_i): 0 for those left out.'])
 
-# %% ../nbs/lib/exercises.ipynb #c36836cf
+# %% ../nbs/lib/exercises.ipynb #5f722aa6
 lesson05_schedule = NoiseSchedule(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
 
-
+# %% ../nbs/lib/exercises.ipynb #1710b0e6
 def lesson05_network(xt, t): return 0.3*xt + 0.1*broadcast(t.to(xt.dtype), xt)
 
-
+# %% ../nbs/lib/exercises.ipynb #a7b30398
 def lesson05_loss(schedule, model, x0, t, noise, signal=0.5, rate=0.5, shift=0, sees=None, wants=None):
     "Squared errors of each number, for x_t = ᾱ^signal·x_0 + (1-ᾱ)^rate·ε."
     alpha_bar = broadcast(schedule.alpha_bar[t + shift], x0).to(x0.dtype)
     xt = alpha_bar**signal*x0 + (1 - alpha_bar)**rate*noise
     return (model(xt if sees is None else x0, t) - (noise if wants is None else x0)).square().flatten(1)
 
-# %% ../nbs/lib/exercises.ipynb #e26a98d1
+# %% ../nbs/lib/exercises.ipynb #7ea7cbcb
 lesson05_x0, lesson05_noise = torch.linspace(-1, 1, 24).reshape(2, 3, 1, 4), torch.cos(5*torch.arange(24.)).reshape(2, 3, 1, 4)
 
-
+# %% ../nbs/lib/exercises.ipynb #15eea1cf
 check_simple_loss = Exercise('5.2',
     lambda schedule, model, x0, t, noise: simple_loss(Reverse(schedule), model, x0, t, noise),
     [case('a network that says nothing, one pixel', lesson05_schedule, lambda xt, t: 0*xt, torch.tensor([[[[0.5]]]]), torch.tensor([2]), torch.tensor([[[[-1.5]]]])),
@@ -953,13 +953,13 @@ check_min_snr = Exercise('5.5',
      Mistake(lambda snr, predict, gamma: snr/{'x0': torch.ones_like(snr), 'eps': snr, 'v': snr + 1}[predict], 'The cap is missing: with ω = SNR this is the plain loss of a network that predicts ε. Take min(SNR, γ).')],
     ['Two questions: what weight is wanted for the error in x_0, and how much larger is the error of this network?', 'Wanted: min(SNR, γ). Larger by κ: 1 for x0, SNR for eps, SNR + 1 for v, see (5.8).', 'Divide the first by the second, (5.9).'])
 
-# %% ../nbs/lib/exercises.ipynb #5d83d9d3
+# %% ../nbs/lib/exercises.ipynb #d7f7f591
 def lesson05_spread(u, n, T, first=1, of=None, wrap=True, whole=torch.floor):
     "Steps at equal distances, from one random number."
     place = u + torch.arange(n)/(n if of is None else of)
     return first + whole(T*(place % 1 if wrap else place)).long()
 
-
+# %% ../nbs/lib/exercises.ipynb #46ac550c
 check_spread_steps = Exercise('5.6',
     lambda u, n, T: lesson05_spread(u, n, T),
     [case('one row, u = 0.37, T = 10', 0.37, 1, 10), case('four rows, u = 0.37, T = 10', 0.37, 4, 10), case('five rows, u = 0.996, T = 100', 0.996, 5, 100)],
@@ -970,7 +970,7 @@ check_spread_steps = Exercise('5.6',
      Mistake(lambda u, n, T: lesson05_spread(u, n, T, whole=torch.round), 'You round to the nearest step. Then the first and the last come up half as often, and a step T+1 appears: cut off, which floor or .long() do.')],
     ['The n numbers u, u + 1/n, u + 2/n, … lie on a circle of length 1.', 'torch.arange(n)/n has the distances; % 1 closes the circle; times T, floor, and count from 1.', '1 + (T*((u + torch.arange(n)/n) % 1)).long()'])
 
-# %% ../nbs/lib/exercises.ipynb #657ae4bd
+# %% ../nbs/lib/exercises.ipynb #e70b0283
 def lesson06_reach(kernels, strides, own=False, less=1):
     "1 + Σ (k_i - less)·Π of the strides before layer i (and its own)."
     seen, jump = 1, 1
@@ -978,7 +978,7 @@ def lesson06_reach(kernels, strides, own=False, less=1):
         seen, jump = seen + (k - less)*(jump*s if own else jump), jump*s
     return seen
 
-
+# %% ../nbs/lib/exercises.ipynb #b361522b
 check_receptive_field = Exercise('6.1',
     lambda kernels, strides: lesson06_reach(kernels, strides),
     [case('one 3×3 convolution', [3], [1]), case('two 3×3 convolutions', [3, 3], [1, 1]), case('stride 2 in the first of three layers', [3, 3, 3], [2, 1, 1]), case('kernels 3, 3, 5 with strides 2, 1, 2', [3, 3, 5], [2, 1, 2])],
@@ -990,13 +990,13 @@ check_receptive_field = Exercise('6.1',
     ['Go from the first layer to the last and keep two numbers: how many pixels are seen, and how far apart neighbours are by now.', 'A layer adds (k - 1) times the distance of neighbours; afterwards that distance is multiplied by its stride.',
      'seen, jump = 1, 1; for each layer: seen += (k - 1)*jump, then jump *= s.'])
 
-# %% ../nbs/lib/exercises.ipynb #7dfcd0d9
+# %% ../nbs/lib/exercises.ipynb #13b182b6
 def lesson06_waves(v, speeds=None, turn=2*math.pi):
     "Sines and cosines of turn·f·v, for 16 frequencies."
     angles = turn*(torch.logspace(0, 3, 16) if speeds is None else speeds)*v[:, None]
     return angles.sin(), angles.cos()
 
-
+# %% ../nbs/lib/exercises.ipynb #7bd2181b
 check_variance_embedding = Exercise('6.3',
     lambda v: torch.cat(lesson06_waves(v), 1),
     [case('v = 0', torch.tensor([0.])), case('v = 0.01', torch.tensor([0.01])), case('v = 0.003, 0.25 and 0.9', torch.tensor([0.003, 0.25, 0.9]))],
@@ -1008,7 +1008,7 @@ check_variance_embedding = Exercise('6.3',
              'These are the speeds for steps, from 1 down to 1/10000. The variance lies between 0 and 1: over so short a way such hands hardly move, so the textbook\'s run from 1 to 1000 turns.')],
     ['A constant ratio from 1 to 1000: torch.logspace counts in powers of ten.', 'angles = 2π·f·v, a table of shape (B, 16): v[:, None] makes a column.', 'torch.cat([angles.sin(), angles.cos()], 1), with f = torch.logspace(0, 3, 16).'], tolerance=2e-3)
 
-# %% ../nbs/lib/exercises.ipynb #e1dc118f
+# %% ../nbs/lib/exercises.ipynb #f996b7db
 def lesson06_norm(x, groups, together=2, correction=0, power=0.5, dealt=False):
     "Group norm of x, with the dimensions from `together` on averaged over."
     B, C, H, W = x.shape
@@ -1018,7 +1018,7 @@ def lesson06_norm(x, groups, together=2, correction=0, power=0.5, dealt=False):
     g = (g - mean)/(var + 1e-6)**power
     return (g.transpose(1, 2) if dealt else g).reshape(x.shape)
 
-
+# %% ../nbs/lib/exercises.ipynb #21c57a8d
 check_group_norm = Exercise('6.4',
     lambda x, groups: lesson06_norm(x, groups),
     [case('one picture of 2 channels and 1×2 pixels, one group', torch.tensor([1., 3., 5., 11.]).reshape(1, 2, 1, 2), 1),
@@ -1033,10 +1033,10 @@ check_group_norm = Exercise('6.4',
     ['Reshape, so that the numbers that share a mean lie along one dimension.', 'x.reshape(B, groups, -1): each row is a group of one picture. Mean and variance over dimension 2, with keepdim=True.',
      'torch.var_mean(g, 2, correction=0, keepdim=True), then (g - mean)/(var + 1e-6).sqrt(), and back to the shape of x.'])
 
-# %% ../nbs/lib/exercises.ipynb #9616fde6
+# %% ../nbs/lib/exercises.ipynb #70609a90
 lesson06_q, lesson06_k, lesson06_v = (f(1.3*torch.arange(24.)).reshape(2, 3, 4)*size for f, size in ((torch.sin, 2.), (torch.cos, 2.), (torch.sin, 1.)))
 
-
+# %% ../nbs/lib/exercises.ipynb #3502f2f0
 check_attention = Exercise('6.5',
     lambda q, k, v: (q @ k.mT/q.shape[-1]**0.5).softmax(-1) @ v,
     [case('one pixel', lesson06_q[:1, :1], lesson06_k[:1, :1], lesson06_v[:1, 1:2]), case('three pixels, queries of length 4', lesson06_q[:1], lesson06_k[:1], lesson06_v[:1]), case('two pictures of three pixels', lesson06_q, lesson06_k, lesson06_v)],
@@ -1049,7 +1049,7 @@ check_attention = Exercise('6.5',
      Mistake(lambda q, k, v: (q @ k.mT/q.shape[-1]**0.5) @ v, 'The softmax is missing: the weights of a pixel have to be positive and sum to 1.')],
     ['A table of shape (B, N, N): row i holds the products of query i with all keys. k.mT turns the last two dimensions.', 'Divide by √d, softmax along each row, and use the rows as weights of the values.', '(q @ k.mT/d**0.5).softmax(-1) @ v'])
 
-# %% ../nbs/lib/exercises.ipynb #f7be5700
+# %% ../nbs/lib/exercises.ipynb #25ed8788
 def lesson06_skips(side, widths, layers, first=True, halved=True, bottom=False, wider=False, up=0):
     "Channels and side of everything that is put aside on the way down."
     skips = [(widths[0], side)] if first else []
@@ -1060,7 +1060,7 @@ def lesson06_skips(side, widths, layers, first=True, halved=True, bottom=False, 
         if halved: skips.append((widths[min(i + 1, len(widths) - 1)] if wider else w, side))
     return skips
 
-
+# %% ../nbs/lib/exercises.ipynb #e8701c3d
 check_unet_skips = Exercise('6.6',
     lambda side, widths, layers: lesson06_skips(side, widths, layers),
     [case('one level', 8, (16,), 1), case('8×8, two levels of one block', 8, (32, 64), 1), case('7×7, two levels of one block', 7, (8, 16), 1), case('28×28, four levels of two blocks', 28, (8, 16, 16, 32), 2)],
@@ -1072,13 +1072,13 @@ check_unet_skips = Exercise('6.6',
     ['Play the way down through, level by level, and write down channels and side each time something is put aside.', 'First conv_in. Then for each level: one entry for each block, and the halved picture, unless it is the lowest.',
      'By (6.12) there must be L·(layers + 1) entries.'])
 
-# %% ../nbs/lib/exercises.ipynb #54606791
+# %% ../nbs/lib/exercises.ipynb #31d9114c
 def lesson07_ema(average, weights, k, d, stays=lambda k, d: min(d, (1 + k)/(10 + k))):
     "One step of an average of which a share stays."
     share = stays(k, d)
     return share*average + (1 - share)*weights
 
-
+# %% ../nbs/lib/exercises.ipynb #c8e90560
 check_ema_update = Exercise('7.1',
     lambda average, weights, k, d: lesson07_ema(average, weights, k, d),
     [case('the first step, d = 0.9', torch.tensor([1.]), torch.tensor([0.]), 1, 0.9), case('step 50, d = 0.9', torch.tensor([2., -1.]), torch.tensor([1., 3.]), 50, 0.9), case('step 1000, d = 0.9', torch.tensor([2., -1.]), torch.tensor([1., 3.]), 1000, 0.9)],
@@ -1101,14 +1101,14 @@ check_accumulation = Exercise('7.2',
      Mistake(lambda gradients, sizes: gradients[-1]*1, 'Only the last part is left. This is what happens when zero_grad stands inside the loop over the parts: clear once for each optimiser step.')],
     ['The mean over all pictures is not the mean of the means. What is the sum over one part?', 'Part i has a sum of sizes[i]·gradients[i].', 'Add these sums and divide by sum(sizes).'])
 
-# %% ../nbs/lib/exercises.ipynb #21c3ccc3
+# %% ../nbs/lib/exercises.ipynb #2255a50e
 def lesson07_clip(gradients, c, length=None, always=False):
     "Shorten all gradients together to length c (or as if they had another length)."
     length = torch.cat([g.flatten() for g in gradients]).norm() if length is None else length
     factor = c/length if always else (c/length).clamp(max=1)
     return [g*factor for g in gradients]
 
-
+# %% ../nbs/lib/exercises.ipynb #1d67ddec
 def lesson07_unscaled(gradients, S): return [g/S for g in gradients]
 
 # %% ../nbs/lib/exercises.ipynb #c617014f
@@ -1131,12 +1131,12 @@ check_clipping = Exercise('7.5',
     ['Three steps: divide by S, measure one length, multiply by one factor.', 'The length of everything together: the root of the sum of all squares, over all tensors.',
      'factor = min(1, c/length), the same for all tensors.'])
 
-# %% ../nbs/lib/exercises.ipynb #37317a17
+# %% ../nbs/lib/exercises.ipynb #ee2c7437
 def lesson07_rate(k, K, w, peak, late=0, early=1, turns=1., half=0.5):
     "Line up times half a cosine down."
     return peak*min(1, (k - late)/w)*half*(1 + math.cos(turns*math.pi*(k - early)/K))
 
-
+# %% ../nbs/lib/exercises.ipynb #2ac62719
 check_learning_rate = Exercise('7.6',
     lambda k, K, w, peak: lesson07_rate(k, K, w, peak),
     [case('the first of 10 steps, 4 of warm-up', 1, 10, 4, 0.8), case('step 3 of 10, 4 of warm-up', 3, 10, 4, 0.8), case('step 7 of 10, 4 of warm-up', 7, 10, 4, 0.8), case('step 9 of 10, 4 of warm-up', 9, 10, 4, 0.8)],
@@ -1151,16 +1151,16 @@ check_learning_rate = Exercise('7.6',
      Mistake(lambda k, K, w, peak: peak*k/w*(1 + math.cos(math.pi*(k - 1)/K))/2, 'Your line goes on rising after the warm-up, beyond 1. It stops there: min(1, k/w).')],
     ['A product of two factors: one rises from 1/w to 1 and stays, one falls from 1 to nearly 0.', 'min(1, k/w), and ½(1 + cos(π·…)), where … is 0 at k = 1 and (K - 1)/K at the end.', 'peak*min(1, k/w)*0.5*(1 + math.cos(math.pi*(k - 1)/K))'])
 
-# %% ../nbs/lib/exercises.ipynb #82bccda8
+# %% ../nbs/lib/exercises.ipynb #fef122bf
 lesson08_schedule = NoiseSchedule(torch.tensor([0.1, 0.2, 0.3, 0.5]))  # four steps
 
-
+# %% ../nbs/lib/exercises.ipynb #1e3cf73a
 def lesson08_mean(schedule, x0, xt, t, lower=None):
     "A_t·x_0 + B_t·x_t of (8.1), with another step in the place of t - 1 if told so."
     before, ab = schedule.alpha_bar[t - 1 if lower is None else lower], schedule.alpha_bar[t]
     return (before.sqrt()*schedule.beta[t]*x0 + schedule.alpha[t].sqrt()*(1 - before)*xt)/(1 - ab)
 
-
+# %% ../nbs/lib/exercises.ipynb #5f474fec
 def lesson08_guess(schedule, eps, xt, t): return (xt - (1 - schedule.alpha_bar[t]).sqrt()*eps)/schedule.alpha_bar[t].sqrt()
 
 # %% ../nbs/lib/exercises.ipynb #4e92ac7b
@@ -1186,12 +1186,12 @@ check_clipped_mean = Exercise('8.1', lambda schedule, eps, xt, t: Reverse(schedu
      'The mean is A_t·x̂_0 + B_t·x_t with A_t = √ᾱ_{t-1}·β_t/(1-ᾱ_t) and B_t = √α_t·(1-ᾱ_{t-1})/(1-ᾱ_t); the tables are schedule.alpha, .beta and .alpha_bar, index 0 to T.',
      'x0 = ((xt - (1 - ab).sqrt()*eps)/ab.sqrt()).clamp(-1, 1) with ab = schedule.alpha_bar[t]; then A*x0 + B*xt.'])
 
-# %% ../nbs/lib/exercises.ipynb #2acc5b7c
+# %% ../nbs/lib/exercises.ipynb #c41f25cb
 def lesson08_network(x, t):
     "Something that depends on the picture and on the step, in the place of a network."
     return torch.sin(x + torch.as_tensor(t).reshape(-1, *[1]*(x.ndim - 1)))
 
-
+# %% ../nbs/lib/exercises.ipynb #5d0e323f
 def lesson08_walk(model, schedule, x, noises, steps=None, told=0, last=1, power=0.5, as_eps=False):
     "Algorithm 2 with variance β, and its usual mistakes."
     for t in range(schedule.T, 0, -1) if steps is None else steps:
@@ -1201,7 +1201,7 @@ def lesson08_walk(model, schedule, x, noises, steps=None, told=0, last=1, power=
         x = mean + b**power*noises[t] if t > last else mean
     return x
 
-
+# %% ../nbs/lib/exercises.ipynb #631a31ed
 def lesson08_right_walk(model, schedule, x, noises):
     "The same by the course's own step."
     for t in range(schedule.T, 0, -1): x = Reverse(schedule, 'v', 'beta', clip=False).step(model, x, t, noises[t])
@@ -1230,13 +1230,13 @@ check_ancestral_loop = Exercise('8.2', lesson08_right_walk, [
      'for t in range(schedule.T, 0, -1): ask the model with torch.full((len(x),), t), form the mean, add schedule.beta[t].sqrt()*noises[t] if t > 1.',
      'mean = a.sqrt()*x - before.sqrt()*b/(1 - ab).sqrt()*v, with a = schedule.alpha[t], b = schedule.beta[t], ab = schedule.alpha_bar[t] and before = schedule.alpha_bar[t-1].'])
 
-# %% ../nbs/lib/exercises.ipynb #9ca8e0ea
+# %% ../nbs/lib/exercises.ipynb #af4a91db
 def lesson08_family(own, split):
     "The noise of member 0 for everybody above the split."
     t = torch.arange(len(own)).reshape(-1, *[1]*(own.ndim - 1))
     return torch.where(t > split, own[:, :1], own)
 
-
+# %% ../nbs/lib/exercises.ipynb #227b3a5a
 def lesson08_steps(own, wanted):
     "Where a condition on t holds, in the shape of own's first axis."
     return wanted(torch.arange(len(own))).reshape(-1, *[1]*(own.ndim - 1))
@@ -1260,10 +1260,10 @@ check_family_noise = Exercise('8.3', lesson08_family, [
      'own[t, 0] is the noise of member 0 at step t; own[:, :1] has all of them, and broadcasts over the members. Work on a clone: the caller still needs own.',
      'new = own.clone(); new[split+1:] = own[split+1:, :1]; return new.'])
 
-# %% ../nbs/lib/exercises.ipynb #74561a8d
+# %% ../nbs/lib/exercises.ipynb #0d37729b
 def lesson08_mix(schedule, a, b, w, t, z, size): return (1 - w)*a + w*b + size(1 - schedule.alpha_bar[t], (1 - w)**2 + w**2)*z
 
-
+# %% ../nbs/lib/exercises.ipynb #0b3432dd
 lesson08_two = torch.linspace(-1.5, 1.2, 12).double().reshape(2, 3, 1, 2), torch.linspace(2, -1, 12).double().reshape(2, 3, 1, 2)**2
 check_mixed_noise = Exercise('8.5', lambda schedule, noisy_a, noisy_b, w, t, z: lesson08_mix(schedule, noisy_a, noisy_b, w, t, z, lambda v, k: (v*(1 - k)).sqrt()), [
     case('one pixel, half way, at t = 2', lesson08_schedule, torch.tensor([[0.4]]).double(), torch.tensor([[-0.6]]).double(), 0.5, 2, torch.tensor([[1.]]).double()),
@@ -1285,13 +1285,13 @@ check_mixed_noise = Exercise('8.5', lambda schedule, noisy_a, noisy_b, w, t, z: 
      'It has (1-ᾱ_t)·((1-w)² + w²) and should have 1-ᾱ_t. Variances of independent noises add, so add noise with the difference as its variance.',
      'The difference is (1-ᾱ_t)·2·w·(1-w). Its square root multiplies z.'])
 
-# %% ../nbs/lib/exercises.ipynb #01be0a76
+# %% ../nbs/lib/exercises.ipynb #7da512fb
 def lesson08_stream(seed, shape, draws, draw=torch.randn):
     "The draws of a generator of its own."
     g = torch.Generator().manual_seed(seed)
     return torch.stack([draw(shape, generator=g) for _ in range(draws)])
 
-
+# %% ../nbs/lib/exercises.ipynb #74c12c72
 def lesson08_global(seeds, shape, draws):
     "The same numbers, from torch's global generator."
     out = []
@@ -1318,10 +1318,10 @@ check_seeded_noise = Exercise('8.6', lambda seeds, shape, draws: torch.stack([le
      'Make one generator for each seed, before anything is drawn. For each draw, ask each generator for one torch.randn(shape, generator=g).',
      'streams = [torch.Generator().manual_seed(s) for s in seeds]; each draw is torch.stack([torch.randn(shape, generator=g) for g in streams]); stack the draws.'])
 
-# %% ../nbs/lib/exercises.ipynb #81d4703c
+# %% ../nbs/lib/exercises.ipynb #b564ead8
 def lesson09_levels(T, S, place): return [round(place(i)) for i in range(S)]
 
-
+# %% ../nbs/lib/exercises.ipynb #d5bb5989
 check_trailing_levels = Exercise('9.1', lambda T, S: ddim_timesteps(T, S, 'trailing'), [
     case('T = 9, S = 3', 9, 3), case('T = 11, S = 3', 11, 3), case('a single level, T = 10', 10, 1), case('T = 1000, S = 6', 1000, 6)],
     [Mistake(lambda T, S: [T - i*(T//S) for i in range(S)],
@@ -1339,10 +1339,10 @@ check_trailing_levels = Exercise('9.1', lambda T, S: ddim_timesteps(T, S, 'trail
     ['There are S levels, the first is T, and each lies T/S below the one before.', 'Number i, from 0, is T - i·T/S. Round each of them only at the end; Python\'s round gives an int.',
      '[round(T - i*T/S) for i in range(S)]'])
 
-# %% ../nbs/lib/exercises.ipynb #eef67ac6
+# %% ../nbs/lib/exercises.ipynb #d335ee9e
 lesson09_schedule = NoiseSchedule(torch.tensor([0.1, 0.15, 0.2, 0.3, 0.5]))  # five steps
 
-
+# %% ../nbs/lib/exercises.ipynb #1029d5c2
 def lesson09_share(schedule, t, eta, use):
     "use(σ², 1-ᾱ_{t-1}, 1-ᾱ_t) for the step from t to t - 1."
     ab, before = schedule.alpha_bar[t], schedule.alpha_bar[t-1]
@@ -1368,7 +1368,7 @@ check_ddim_correlation = Exercise('9.3', lambda schedule, t, eta: lesson09_share
      'x_t = … + √(1-ᾱ_t)·ε and x_{t-1} = … + √(1-ᾱ_{t-1}-σ²)·ε + σ·z. Covariance: the product of the factors of ε. Divide by the two standard deviations.',
      'What is left is √((1-ᾱ_{t-1}-σ²)/(1-ᾱ_{t-1})), with σ = ddim_sigma(ab[t], ab[t-1], eta).'])
 
-# %% ../nbs/lib/exercises.ipynb #c903c94b
+# %% ../nbs/lib/exercises.ipynb #b86dbbd7
 def lesson09_step(schedule, eps, x, t, s, sigma, z, fit=True, clip=True, kept=None, fresh=None, signal=None, lower=None):
     "One move of DDIM by (9.8) and (9.9), and its usual mistakes."
     high, low = schedule.alpha_bar[t], schedule.alpha_bar[s if lower is None else lower]
@@ -1377,13 +1377,13 @@ def lesson09_step(schedule, eps, x, t, s, sigma, z, fit=True, clip=True, kept=No
     if fit: eps = (x - high.sqrt()*x0)/(1 - high).sqrt()
     return (low.sqrt() if signal is None else signal(low))*x0 + ((1 - low - sigma**2).clamp(min=0).sqrt() if kept is None else kept(low))*eps + (sigma if fresh is None else fresh(sigma))*z
 
-
+# %% ../nbs/lib/exercises.ipynb #759a3f80
 def lesson09_right_step(schedule, eps, x, t, s, sigma, z):
     "The same by the course's own move, whose eta is found from σ."
     most = ddim_sigma(schedule.alpha_bar[t], schedule.alpha_bar[s], 1.)
     return ddim_land(schedule, x, prediction_to_x0(schedule, eps, x, t, 'eps').clamp(-1, 1), t, s, float(sigma/most) if sigma > 0 else 0., lambda: z)
 
-# %% ../nbs/lib/exercises.ipynb #151ec595
+# %% ../nbs/lib/exercises.ipynb #fd24571c
 check_ddim_step = Exercise('9.4', lesson09_right_step, [
     case('one pixel with nothing to clip and σ = 0, from t = 3 to s = 1', lesson09_schedule, torch.tensor([[0.5]]).double(), torch.tensor([[0.6]]).double(), 3, 1, 0., torch.tensor([[1.]]).double()),
     case('one pixel whose x̂_0 is too bright, σ = 0, from t = 4 to s = 2', lesson09_schedule, torch.tensor([[-0.7]]).double(), torch.tensor([[0.9]]).double(), 4, 2, 0., torch.tensor([[1.]]).double()),
@@ -1392,8 +1392,7 @@ check_ddim_step = Exercise('9.4', lesson09_right_step, [
     case('upwards, σ = 0, from t = 2 to s = 4', lesson09_schedule, torch.tensor([[0.5]]).double(), torch.tensor([[0.6]]).double(), 2, 4, 0., torch.tensor([[1.]]).double())],
     [Mistake(lambda *a: lesson09_step(*a, fit=False),
              'After clipping x̂_0 you keep the network\'s ε. The two no longer add up to the x_t that you have. If the picture changes, the rest has to be noise: work ε out again from the clipped x̂_0, (9.9).'),
-     Mistake(lambda *a: lesson09_step(*a, clip=False),
-             'x̂_0 is not clipped. Pixels live in [-1, 1]: clamp the guess, and then make ε fit again.'),
+     Mistake(lambda *a: lesson09_step(*a, clip=False), 'x̂_0 is not clipped. Pixels live in [-1, 1]: clamp the guess, and then make ε fit again.'),
      Mistake(lambda *a: lesson09_step(*a, clip=False).clamp(-1, 1),
              'You clip the new state. It still has noise in it, which is meant to leave [-1, 1]; clip x̂_0, and make ε fit again.'),
      Mistake(lambda s_, e, x, t, s, g, z: lesson09_step(s_, e, x, t, s, g, z, kept=lambda low: (1 - low).sqrt()),
@@ -1440,16 +1439,16 @@ check_slerp = Exercise('9.5', lambda a, b, w: slerp(a, b, torch.tensor([w]))[0],
     ['You need one number: the angle θ between a and b, taken as two long vectors.', 'cos θ = (a*b).sum()/(a.norm()*b.norm()); its acos is θ. The weights are sin((1-w)θ)/sin θ and sin(wθ)/sin θ.',
      '((1 - w)*θ).sin()/θ.sin()*a + (w*θ).sin()/θ.sin()*b'])
 
-# %% ../nbs/lib/exercises.ipynb #f643faaf
+# %% ../nbs/lib/exercises.ipynb #cb91cbef
 def lesson09_guess(schedule, here, before, u, t, s, clock, ahead=lambda h: h/2):
     "The line through two guesses over some clock, read a bit ahead."
     a, b, c = (clock(schedule, k) for k in (u, t, s))
     return here + ahead(c - b)/(b - a)*(here - before)
 
-
+# %% ../nbs/lib/exercises.ipynb #a5755017
 def lesson09_log(schedule, t): return 0.5*(schedule.alpha_bar[t]/(1 - schedule.alpha_bar[t])).log()
 
-
+# %% ../nbs/lib/exercises.ipynb #4bed040f
 def lesson09_exact(h): return ((h - 1)*h.exp() + 1)/(h.exp() - 1)
 
 # %% ../nbs/lib/exercises.ipynb #15a77286
@@ -1473,17 +1472,17 @@ check_dpm_guess = Exercise('9.6', lambda schedule, here, before, u, t, s: dpm_gu
     ['A straight line through two points over λ: slope = difference of the guesses over difference of the λ. Where is it read?',
      'λ at a level is half the log of ᾱ/(1-ᾱ), for which there is schedule.snr. h_u = λ_t - λ_u, h = λ_s - λ_t.', 'here + h/(2*h_u)*(here - before)'])
 
-# %% ../nbs/lib/exercises.ipynb #2d693388
+# %% ../nbs/lib/exercises.ipynb #5f515115
 lesson10_schedule = NoiseSchedule(torch.tensor([0.1, 0.15, 0.3, 0.5]))  # four steps
 lesson10_steps = torch.tensor([4, 2])
 lesson10_pictures = torch.linspace(-1.5, 1.8, 18).double().reshape(2, 3, 1, 3), torch.linspace(1, -0.8, 18).double().reshape(2, 3, 1, 3), torch.linspace(2, -1, 18).double().reshape(2, 3, 1, 3)**2 - 1
 
-
+# %% ../nbs/lib/exercises.ipynb #60619b62
 def lesson10_right_product(schedule, first, second, xt, t):
     "By way of ε, and the course's own function."
     return sum(score_from_eps(schedule, x0_to_prediction(schedule, x0, xt, t, 'eps'), t) for x0 in (first, second))
 
-
+# %% ../nbs/lib/exercises.ipynb #6b996141
 def lesson10_product(schedule, first, second, xt, t, count=2, signal=lambda ab: ab.sqrt(), size=lambda ab: 1 - ab):
     "The same straight from Tweedie's formula, and its usual mistakes."
     ab = broadcast(schedule.alpha_bar[t], xt)
@@ -1510,17 +1509,17 @@ check_product_score = Exercise('10.1', lesson10_right_product, [
     ['log(p·q) = log p + log q. So you need two scores, one from each x̂_0.', 'Tweedie (10.3) says √ᾱ_t·x̂_0 = x_t + (1-ᾱ_t)·score. Solve for the score.',
      'Each score is (ab.sqrt()*x0 - xt)/(1 - ab) with ab = broadcast(schedule.alpha_bar[t], xt).'])
 
-# %% ../nbs/lib/exercises.ipynb #4daf5b84
+# %% ../nbs/lib/exercises.ipynb #70f52613
 def lesson10_score(x, t):
     "Something bent that depends on the step, in the place of a network."
     return -torch.sin(1.3*x)*(1 + 0.1*broadcast(torch.as_tensor(t), x))
 
-
+# %% ../nbs/lib/exercises.ipynb #1fddb52d
 def lesson10_right_loss(schedule, score, x0, t, noise):
     "The course's loss with the weight that makes it L_simple."
     return (1 - schedule.alpha_bar[t])*denoising_score_loss(schedule, score, x0, t, noise)
 
-
+# %% ../nbs/lib/exercises.ipynb #6a713868
 def lesson10_loss(schedule, score, x0, t, noise, target=lambda e, v: -e/v.sqrt(), weight=lambda v: v, at_x0=False, total=lambda x: x.mean(1)):
     "The same written out, and its usual mistakes."
     ab = broadcast(schedule.alpha_bar[t], x0)
@@ -1550,18 +1549,18 @@ check_denoising_loss = Exercise('10.2', lesson10_right_loss, [
     ['Three lines: make x_t, write down the target -ε/√(1-ᾱ_t), and compare the score at x_t with it.', 'The weight 1 - ᾱ_t multiplies the squared error; then the mean over everything but the batch.',
      '((1 - ab)*(score(xt, t) + noise/(1 - ab).sqrt())**2).flatten(1).mean(1), with ab = broadcast(schedule.alpha_bar[t], x0) and xt = q_sample(schedule, x0, t, noise)'])
 
-# %% ../nbs/lib/exercises.ipynb #a5e4d61d
+# %% ../nbs/lib/exercises.ipynb #f3df3f4f
 def lesson10_proposal(score, to, x, h): return -(to - langevin_move(score, x, h, torch.zeros_like(x)))**2/(4*h)
 
-
+# %% ../nbs/lib/exercises.ipynb #ace7b067
 def lesson10_acceptance(log_p, score, x, new, h, there=1, back=1, uphill=1, wide=1):
     "The logarithm of the ratio, with factors that spoil its parts."
     return uphill*(log_p(new) - log_p(x)) + (back*lesson10_proposal(score, x, new, h) - there*lesson10_proposal(score, new, x, h))/wide
 
-
+# %% ../nbs/lib/exercises.ipynb #67caa5d2
 def lesson10_log_p(x): return -x**2/2 - 0.3*x**4
 
-
+# %% ../nbs/lib/exercises.ipynb #1856d85e
 def lesson10_score_of_p(x): return -x - 1.2*x**3
 
 # %% ../nbs/lib/exercises.ipynb #6698fca7
@@ -1616,12 +1615,12 @@ check_annealed_step = Exercise('10.5', lambda schedule, score, x, t, s, share, z
     ['Two parts: a step (10.8) with h = κ·(1-ᾱ_t), then a change of scale.', 'y = x/√ᾱ_t stays as it is when the level changes. What does that say about x?',
      '(x + h*score + (2*h).sqrt()*z)*(schedule.alpha_bar[s]/schedule.alpha_bar[t]).sqrt()'])
 
-# %% ../nbs/lib/exercises.ipynb #df1af037
+# %% ../nbs/lib/exercises.ipynb #62614a81
 def lesson10_turn(schedule, x, v, t, s, angle=lambda ab: ab.sqrt().acos(), turn=lambda d, x, v: d.cos()*x + d.sin()*v):
     "Turn the pair (x, v) by the difference of the angles; and its usual mistakes."
     return turn(angle(schedule.alpha_bar[s]) - angle(schedule.alpha_bar[t]), x, v)
 
-
+# %% ../nbs/lib/exercises.ipynb #129244ed
 def lesson10_right_turn(schedule, x, v, t, s):
     "The step of DDIM by way of x_0 and ε."
     (a, b), (c, d) = ((ab.sqrt(), (1 - ab).sqrt()) for ab in (schedule.alpha_bar[t], schedule.alpha_bar[s]))
@@ -1717,13 +1716,13 @@ check_unbiased_mmd = Exercise('11.3', lambda x, y: kid(x, y)[0], [
     ['Three averages of k: over pairs within x, within y, and across. Which pairs must not be counted?', 'Kernel matrices: Kxx = (x @ x.T/D + 1)**3 and so on. Within a set subtract the diagonal from the sum, and divide by n(n-1).',
      '(Kxx.sum() - Kxx.trace())/(n*(n - 1)) + (Kyy.sum() - Kyy.trace())/(m*(m - 1)) - 2*Kxy.mean()'])
 
-# %% ../nbs/lib/exercises.ipynb #d012a5a3
+# %% ../nbs/lib/exercises.ipynb #b10a4e70
 def lesson11_score(p, log=torch.log, marginal=lambda p: p.mean(0), total=lambda k: k.sum(1), end=lambda k: k.mean().exp(), tidy=True):
     "(11.6) by the KL divergences, and its usual mistakes; tidy where 0·log 0 is taken for 0."
     terms = p*(log(p) - log(marginal(p)))
     return end(total(torch.where(p == 0, 0., terms) if tidy else terms))
 
-
+# %% ../nbs/lib/exercises.ipynb #13447b73
 LESSON11_SCORES = [
     (dict(log=torch.log2), 'You count in bits (log2), and exp undoes nats. Use the natural logarithm with exp.'),
     (dict(end=lambda k: k.mean()), 'That is the mean KL divergence, in nats. The score is its exponential; it reads like a number of classes.'),
@@ -1742,13 +1741,13 @@ check_inception_score = Exercise('11.4', lambda p: inception_score(p.log()), [
     ['First p(c), the mean of p over the pictures. Then for each picture the KL divergence of its row from p(c), in nats.', 'Mean over the pictures, then exp. Mind 0·log 0: torch.special.entr(p) is -p·log p and knows about 0.',
      'With H(p) = torch.special.entr(p).sum(-1), (11.6) is (H(p.mean(0)) - H(p).mean()).exp().'])
 
-# %% ../nbs/lib/exercises.ipynb #43eadd67
+# %% ../nbs/lib/exercises.ipynb #d90b3ca5
 def lesson11_share(points, centres, k, others=1, inside=lambda d, r: (d <= r).any(1), radius=lambda r: r):
     "Share of points in the balls around centres, and its usual mistakes."
     radii = torch.cdist(centres, centres).sort(1).values[:, k - 1 + others]
     return inside(torch.cdist(points, centres), radius(radii)).double().mean().item()
 
-
+# %% ../nbs/lib/exercises.ipynb #7b674de8
 def lesson11_nearest(d, r):
     "Inside the ball of the nearest centre only."
     value, i = d.min(1)
@@ -1779,10 +1778,10 @@ check_precision = Exercise('11.5', lambda real, fake, k: precision_recall(real, 
      'torch.cdist(real, real) has zeros on its diagonal, the point itself. Sorted along each row, column 0 is that zero, and column k the k-th neighbour.',
      'r = torch.cdist(real, real).sort(1).values[:, k]; (torch.cdist(fake, real) <= r).any(1).double().mean().item()'])
 
-# %% ../nbs/lib/exercises.ipynb #8b200e52
+# %% ../nbs/lib/exercises.ipynb #9ec33970
 lesson12_schedule = NoiseSchedule(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
 
-
+# %% ../nbs/lib/exercises.ipynb #a96d4ce8
 def lesson12_kept(formula: Callable, before: Callable = lambda times: times[:-1]) -> Callable:
     "A table with entry 0, from the ᾱ of the steps kept and of those before them."
     def betas(schedule, times):
@@ -1790,10 +1789,10 @@ def lesson12_kept(formula: Callable, before: Callable = lambda times: times[:-1]
         return torch.cat([torch.zeros(1, dtype=new.dtype), new])
     return betas
 
-
+# %% ../nbs/lib/exercises.ipynb #261d7882
 def lesson12_sums(schedule, times): return torch.stack([schedule.beta[0], *(schedule.beta[s + 1:t + 1].sum() for s, t in zip(times[:-1].tolist(), times[1:].tolist()))])
 
-
+# %% ../nbs/lib/exercises.ipynb #aab22fc1
 check_respaced_beta = Exercise('12.1', lesson12_kept(lambda new, old: 1 - new/old),
     [case('all six steps kept', lesson12_schedule, torch.arange(7)), case('three of six steps, times = 0, 2, 4, 6', lesson12_schedule, torch.tensor([0, 2, 4, 6])),
      case('two of six steps, times = 0, 1, 6', lesson12_schedule, torch.tensor([0, 1, 6]))],
@@ -1806,10 +1805,10 @@ check_respaced_beta = Exercise('12.1', lesson12_kept(lambda new, old: 1 - new/ol
     ['Which two numbers of the old chain does a picture remember when it goes from one kept step to the next?', 'ᾱ at both ends: (12.1). The kept ones are schedule.alpha_bar[times].',
      'kept = schedule.alpha_bar[times]; the entries from 1 on are 1 - kept[1:]/kept[:-1], and entry 0 is 0.'])
 
-# %% ../nbs/lib/exercises.ipynb #d7831145
+# %% ../nbs/lib/exercises.ipynb #9523c8dc
 def lesson12_error(values, correction=1): return values.std(correction=correction)/len(values)**0.5
 
-
+# %% ../nbs/lib/exercises.ipynb #996caadf
 check_paired_error = Exercise('12.2', lambda a, b: mean_and_error(b - a),
     [case('two pictures', torch.tensor([3., 5.]), torch.tensor([3.5, 5.1])), case('five pictures', torch.tensor([2.9, 4.2, 3.1, 5.6, 3.8]), torch.tensor([3.1, 4.1, 3.4, 6.1, 3.9]))],
     [Mistake(lambda a, b: ((b - a).mean(), (lesson12_error(a)**2 + lesson12_error(b)**2)**0.5),
@@ -1821,7 +1820,7 @@ check_paired_error = Exercise('12.2', lambda a, b: mean_and_error(b - a),
      Mistake(lambda a, b: ((b - a).abs().mean(), lesson12_error((b - a).abs())), 'You take absolute values. Differences of both signs are what chance makes, and they must be allowed to cancel.')],
     ['Whatever is the same in a and b should drop out before you measure any scatter.', 'd = b - a, one number for each picture. Its mean, and the standard error of its mean.', 'd.mean(), d.std()/len(d)**0.5'])
 
-# %% ../nbs/lib/exercises.ipynb #d818be57
+# %% ../nbs/lib/exercises.ipynb #62e78716
 def lesson12_range(mix: Callable, share: Callable = lambda v: (v + 1)/2, shift: int = 0) -> Callable:
     "Something between β̃ and β, from the share of β."
     def log_variance(schedule, v, t):
@@ -1829,7 +1828,7 @@ def lesson12_range(mix: Callable, share: Callable = lambda v: (v + 1)/2, shift: 
         return mix(share(v), low, high)
     return log_variance
 
-
+# %% ../nbs/lib/exercises.ipynb #e0f63718
 check_learned_range = Exercise('12.4', lesson12_range(lambda f, low, high: f*high.log() + (1 - f)*low.log()),
     [case('one pixel, v = 1, t = 2', lesson12_schedule, torch.ones(1, 1, 1, 1), torch.tensor([2])), case('one pixel, v = 0, t = 2', lesson12_schedule, torch.zeros(1, 1, 1, 1), torch.tensor([2])),
      case('two pictures of 3 channels and 1×4 pixels, t = 2 and 5', lesson12_schedule, torch.linspace(-1, 1.2, 24).reshape(2, 3, 1, 4), torch.tensor([2, 5]))],
@@ -1841,13 +1840,13 @@ check_learned_range = Exercise('12.4', lesson12_range(lambda f, low, high: f*hig
      Mistake(lesson12_range(lambda f, low, high: f*high.log() + (1 - f)*low.log(), shift=-1), 'Your β is that of t - 1. The tables have an entry 0, so step t lies at schedule.beta[t].')],
     ['Two logarithms, and a share that runs from 0 to 1.', '(3.12): f = (v + 1)/2 of log β_t, and the rest of log β̃_t. Both need the shape (B, 1, 1, 1).', 'β̃ = β_t·(1-ᾱ_{t-1})/(1-ᾱ_t); f*β.log() + (1 - f)*β̃.log()'])
 
-# %% ../nbs/lib/exercises.ipynb #efa558a1
+# %% ../nbs/lib/exercises.ipynb #9825e3ee
 def lesson12_simple(prediction): return (prediction - 0.3).square().flatten(1).mean(1)
 
-
+# %% ../nbs/lib/exercises.ipynb #4e3828b2
 def lesson12_bound(prediction, v): return ((prediction - 0.1).square()*(-v).exp() + v).flatten(1).mean(1)
 
-
+# %% ../nbs/lib/exercises.ipynb #e37d49ef
 def lesson12_hybrid(shown: Callable = lambda p: p.detach(), times: Callable = lambda T, weight: weight*T, reduce: Callable = torch.mean, simple: float = 1.) -> Callable:
     "Gradients of the hybrid loss with respect to prediction and v."
     def gradients(simple_loss, bound, prediction, v, T, weight):
@@ -1857,7 +1856,7 @@ def lesson12_hybrid(shown: Callable = lambda p: p.detach(), times: Callable = la
         return tuple(torch.zeros_like(p) if g is None else g for g in found)
     return gradients
 
-
+# %% ../nbs/lib/exercises.ipynb #386fac88
 lesson12_inputs = torch.linspace(-0.9, 1.1, 12).reshape(2, 3, 1, 2), torch.cos(3*torch.arange(12.)).reshape(2, 3, 1, 2)
 
 # %% ../nbs/lib/exercises.ipynb #cc52f056
@@ -1872,7 +1871,7 @@ check_hybrid_gradients = Exercise('12.5', lesson12_hybrid(),
     ['Who should learn from which part? One of the two parts must not see one of the two inputs.', 'loss = simple(prediction).mean() + λ·T·bound(…, v).mean(), and torch.autograd.grad gives the two gradients. `prediction` and `v` need requires_grad_() first.',
      'p, u = prediction.clone().requires_grad_(), v.clone().requires_grad_(); bound(p.detach(), u); torch.autograd.grad(loss, (p, u))'])
 
-# %% ../nbs/lib/exercises.ipynb #f22fc961
+# %% ../nbs/lib/exercises.ipynb #fe33d68d
 def lesson12_draw(size: Callable, weights: Callable = lambda p: 1/(len(p)*p)) -> Callable:
     "Probabilities in proportion to a size of the losses, and the weights that go with them."
     def importance(losses):
@@ -1881,10 +1880,10 @@ def lesson12_draw(size: Callable, weights: Callable = lambda p: 1/(len(p)*p)) ->
         return p, weights(p)
     return importance
 
-
+# %% ../nbs/lib/exercises.ipynb #4d4c90bd
 def lesson12_moment(losses): return second_moment_probabilities(losses, 0.)
 
-
+# %% ../nbs/lib/exercises.ipynb #fa4d18b1
 check_importance_steps = Exercise('12.6', lesson12_draw(lesson12_moment),
     [case('two steps, one loss each', torch.tensor([[3.], [1.]])), case('three steps, four losses each', torch.tensor([[4., 2., 3., 5.], [1., 0.9, 1.1, 1.], [0.1, 0.5, 0.2, 0.]]))],
     [Mistake(lesson12_draw(lambda x: x.mean(1)), 'Your p_t follows the mean loss. The least noisy estimate needs √E[L²], which counts a step that is sometimes very large for more: square, average, take the root.'),
@@ -1897,12 +1896,12 @@ check_importance_steps = Exercise('12.6', lesson12_draw(lesson12_moment),
              'You have scaled the weights so that their plain mean is 1. It is their mean over *drawn* steps, Σ p_t/(T·p_t), that is 1, and it is so already.')],
     ['(5.16) says how often, (5.15) how much each counts.', 'One root-mean-square for each row of losses; divide by their sum.', 'p = losses.square().mean(1).sqrt(); p = p/p.sum(); weights = 1/(len(p)*p)'])
 
-# %% ../nbs/lib/exercises.ipynb #2cfacb09
+# %% ../nbs/lib/exercises.ipynb #7ec5929f
 def lesson13_hidden(y: Tensor, u: Tensor, share: float, classes: int) -> Tensor:
     "Labels, (B,), those hidden whose u lies below share."
     return torch.where(u < share, classes, y)
 
-
+# %% ../nbs/lib/exercises.ipynb #6d376c4a
 check_hidden_labels = Exercise('13.1', lesson13_hidden,
     [case('two labels out of three, one hidden', torch.tensor([2, 1]), torch.tensor([0.05, 0.7]), 0.1, 3), case('nothing to hide', torch.tensor([0, 2]), torch.tensor([0.3, 0.9]), 0., 3),
      case('five labels out of ten', torch.tensor([3, 0, 9, 9, 5]), torch.tensor([0.9, 0.02, 0.05, 0.4, 0.15]), 0.2, 10)],
@@ -1912,12 +1911,12 @@ check_hidden_labels = Exercise('13.1', lesson13_hidden,
      Mistake(lambda y, u, share, classes: torch.where(u < share, -1, y), 'You mark a hidden label by -1. There is no such row in the table: an embedding cannot look it up. No label is one above the last.')],
     ['Which number stands for "no label" in a network with labels 0 to classes - 1?', 'u is uniform: u < share is true with probability share.', 'torch.where(u < share, classes, y)'])
 
-# %% ../nbs/lib/exercises.ipynb #f2379773
+# %% ../nbs/lib/exercises.ipynb #0a0ccad1
 def lesson13_guide(told: Tensor, untold: Tensor, s: Tensor) -> Tensor:
     "(13.5), one scale for each row."
     return guide(told, untold, s, told.shape[1])
 
-
+# %% ../nbs/lib/exercises.ipynb #f0a3616e
 check_guide = Exercise('13.2', lesson13_guide,
     [case('one number, s = 2', torch.tensor([[[[1.]]]]), torch.tensor([[[[0.4]]]]), torch.tensor([2.])), case('one number, s = 1', torch.tensor([[[[1.]]]]), torch.tensor([[[[0.4]]]]), torch.tensor([1.])),
      case('two pictures of three channels, a scale for each', torch.arange(12.).reshape(2, 3, 1, 2), torch.linspace(-1, 1, 12).reshape(2, 3, 1, 2)**2, torch.tensor([0.5, 3.]))],
@@ -1928,15 +1927,15 @@ check_guide = Exercise('13.2', lesson13_guide,
      Mistake(lambda told, untold, s: s.reshape(-1, 1, 1, 1)*(told - untold), 'You return only the pull of the label. It has to be added to the untold answer: (13.3) is a sum.')],
     ['What should come out for s = 0, and what for s = 1?', 'Start from untold. What does the label change?', 'untold + s*(told - untold), with s in the shape (B, 1, 1, 1).'])
 
-# %% ../nbs/lib/exercises.ipynb #20792c48
+# %% ../nbs/lib/exercises.ipynb #fd665d70
 def lesson13_climb(alpha_bar: Tensor, x: Tensor, s: int, t: int, noise: Tensor) -> Tensor:
     "(13.10): from x_s up to x_t."
     return climb(NoiseSchedule(1 - alpha_bar[1:]/alpha_bar[:-1]), x, s, t, noise)
 
-
+# %% ../nbs/lib/exercises.ipynb #c28cfee8
 def lesson13_wrong_climb(signal, spread): return lambda a, x, s, t, noise: signal(a, s, t)*x + spread(a, s, t)*noise
 
-
+# %% ../nbs/lib/exercises.ipynb #6ec93cc1
 check_climb = Exercise('13.3', lesson13_climb,
     [case('one number, from 0 to 1', torch.tensor([1., 0.8, 0.5, 0.2]), torch.tensor([1.]), 0, 1, torch.tensor([1.])), case('from 1 to 2', torch.tensor([1., 0.8, 0.5, 0.2]), torch.tensor([1., -2.]), 1, 2, torch.tensor([0.5, 1.])),
      case('a picture, from 1 to 3', torch.tensor([1., 0.8, 0.5, 0.2]), torch.linspace(-1, 1, 12).reshape(2, 3, 1, 2), 1, 3, torch.cos(torch.arange(12.)).reshape(2, 3, 1, 2))],
@@ -1947,16 +1946,16 @@ check_climb = Exercise('13.3', lesson13_climb,
      Mistake(lesson13_wrong_climb(lambda a, s, t: (a[t]/a[s]).sqrt(), lambda a, s, t: (1 - a[t]).sqrt()), 'The signal is right, but the noise is that of a jump from clean data. x_s holds some noise already: 1 - ᾱ_t/ᾱ_s is what is missing.')],
     ['One step from k-1 to k has the factor √α_k. What is the product of the α_k from s + 1 to t?', 'It is ᾱ_t/ᾱ_s, and the variance of the noise is one minus that.', '(ᾱ_t/ᾱ_s).sqrt()*x + (1 - ᾱ_t/ᾱ_s).sqrt()*noise'])
 
-# %% ../nbs/lib/exercises.ipynb #06e7f94e
+# %% ../nbs/lib/exercises.ipynb #2e47497b
 def lesson13_put_in(alpha_bar: Tensor, drawn: Tensor, x0: Tensor, known: Tensor, t: int, noise: Tensor) -> Tensor:
     "(13.8) for a step from t to t - 1."
     given = alpha_bar[t - 1].sqrt()*x0 + (1 - alpha_bar[t - 1]).sqrt()*noise
     return torch.where(known, given, drawn)
 
-
+# %% ../nbs/lib/exercises.ipynb #726b1999
 def lesson13_wrong_put_in(given): return lambda a, drawn, x0, known, t, noise: torch.where(known, given(a, x0, t, noise), drawn)
 
-
+# %% ../nbs/lib/exercises.ipynb #4e7e6bb3
 check_put_in = Exercise('13.4', lesson13_put_in,
     [case('two pixels, the last step (t = 1)', torch.tensor([1., 0.7, 0.3]), torch.tensor([0.5, 0.25]), torch.tensor([1., -1.]), torch.tensor([True, False]), 1, torch.tensor([0.3, 0.4])),
      case('two pixels, t = 2', torch.tensor([1., 0.7, 0.3]), torch.tensor([0.5, 0.25]), torch.tensor([1., -1.]), torch.tensor([True, False]), 2, torch.tensor([0.3, 0.4])),
@@ -1967,10 +1966,10 @@ check_put_in = Exercise('13.4', lesson13_put_in,
      Mistake(lesson13_wrong_put_in(lambda a, x0, t, noise: a[t - 1].sqrt()*x0 + (1 - a[t - 1])*noise), 'You multiply the noise by its variance 1 - ᾱ_{t-1}; it wants the square root of it.')],
     ['The drawn pixels belong to level t - 1. To which level must the given ones belong?', 'Noise the given picture to level t - 1, the way q_sample does; torch.where puts the two together.', 'torch.where(known, ᾱ_{t-1}.sqrt()*x0 + (1 - ᾱ_{t-1}).sqrt()*noise, drawn)'])
 
-# %% ../nbs/lib/exercises.ipynb #86f2d4dd
+# %% ../nbs/lib/exercises.ipynb #d51cfba8
 LESSON14_NAMES = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
-
+# %% ../nbs/lib/exercises.ipynb #c0bb9351
 def lesson14_modern(names: dict = LESSON14_NAMES, reshape: Callable = lambda name, x: x.flatten(1) if '.attentions.' in name and x.ndim == 4 else x) -> Callable:
     "Renames the parts of each name, then reshapes each tensor."
     def modern(tensors):
@@ -1978,11 +1977,11 @@ def lesson14_modern(names: dict = LESSON14_NAMES, reshape: Callable = lambda nam
         return {name: reshape(name, x) for name, x in new.items()}
     return modern
 
-
+# %% ../nbs/lib/exercises.ipynb #143212d9
 lesson14_old = {f'mid_block.attentions.0.{name}.{part}': (torch.arange(n) + k).reshape(shape).float() for k, name in enumerate(LESSON14_NAMES) for part, n, shape in (('weight', 4, (2, 2, 1, 1)), ('bias', 2, (2,)))}
 lesson14_other = {'mid_block.attentions.0.group_norm.weight': torch.tensor([1., 2.]), 'mid_block.resnets.0.conv_shortcut.weight': torch.tensor([[[[1.]], [[2.]]]]), 'conv_in.weight': torch.arange(9.).reshape(1, 1, 3, 3)}
 
-
+# %% ../nbs/lib/exercises.ipynb #02223689
 check_old_tensors = Exercise('14.1', lambda tensors: modern_tensors(tensors, 'the old file'),
     [case('one weight, the query of an attention block', {k: v for k, v in lesson14_old.items() if k.endswith('query.weight')}), case('a whole attention block', lesson14_old),
      case('an attention block and other tensors', lesson14_old | lesson14_other)],
@@ -1998,7 +1997,7 @@ check_old_tensors = Exercise('14.1', lambda tensors: modern_tensors(tensors, 'th
     ['Two jobs for each tensor: its name, and its shape. Which tensors need the second?', 'Split the name at the dots and replace the parts that have a new name.',
      'A weight in `.attentions.` with four dimensions becomes tensor.flatten(1).'])
 
-# %% ../nbs/lib/exercises.ipynb #6143a675
+# %% ../nbs/lib/exercises.ipynb #3c98aaea
 def lesson14_clock(back: int = 1, scale: Callable = lambda k, half: k/(half - 1), order: Callable = lambda a: torch.cat([a.sin(), a.cos()], 1)) -> Callable:
     "Sines and cosines of t - back at the speeds 10000^-scale(k, half)."
     def embedding(t, dim):
@@ -2006,7 +2005,7 @@ def lesson14_clock(back: int = 1, scale: Callable = lambda k, half: k/(half - 1)
         return order((t - back).double()[:, None]*speeds).float()
     return embedding
 
-
+# %% ../nbs/lib/exercises.ipynb #665638f7
 check_published_clock = Exercise('14.2', lambda t, dim: sinusoids(t - 1, dim),
     [case('t = 1, four numbers', torch.tensor([1]), 4), case('t = 2, four numbers', torch.tensor([2]), 4), case('t = 1, 40 and 1000, eight numbers each', torch.tensor([1, 40, 1000]), 8)],
     [Mistake(lesson14_clock(back=0), 'You embed our t. The published networks count from 0 and saw the embedding of 0 for what we call t = 1: embed t - 1.'),
@@ -2017,10 +2016,10 @@ check_published_clock = Exercise('14.2', lambda t, dim: sinusoids(t - 1, dim),
      Mistake(lesson14_clock(back=2), 'You go back by two. Our step 1 is their step 0: subtract 1.')],
     ['K = dim/2 hands. Which step does the network know by the name of our t?', 'Angles: (t - 1)·ω_k, with ω_k = 10000^(-k/(K - 1)).', 'torch.cat([angles.sin(), angles.cos()], 1), angles of shape (B, K).'])
 
-# %% ../nbs/lib/exercises.ipynb #047e89a7
+# %% ../nbs/lib/exercises.ipynb #db2ba349
 def lesson14_attention(levels, layers, each=10, up=1, middle=1): return each*(len(levels)*(2*layers + up) + middle)
 
-
+# %% ../nbs/lib/exercises.ipynb #79b65861
 check_attention_tensors = Exercise('14.3', lesson14_attention,
     [case('no level with attention, one layer', (), 1), case('one level, two layers, as in cifar10-32', (1,), 2), case('two levels, three layers', (1, 2), 3)],
     [Mistake(lambda levels, layers: lesson14_attention(levels, layers, middle=0), 'The middle is missing. It has one attention block, whatever the levels have.'),
@@ -2030,7 +2029,7 @@ check_attention_tensors = Exercise('14.3', lesson14_attention,
      Mistake(lambda levels, layers: 10*(sum(levels)*(2*layers + 1) + 1), 'You add up the levels\' numbers. What counts is how many there are: len(levels).')],
     ['First count blocks: down, middle, up. Then tensors in a block.', 'A level has `layers` blocks down and `layers + 1` up; a block has a norm and four linear layers.', '10·(len(levels)·(2·layers + 1) + 1)'])
 
-# %% ../nbs/lib/exercises.ipynb #fef74467
+# %% ../nbs/lib/exercises.ipynb #1c539150
 def lesson14_halve(zeros: tuple, stride: int = 2, before: bool = True) -> Callable:
     "Pad, then convolve; or the other way round."
     def halve(x, weight, bias):
@@ -2038,10 +2037,10 @@ def lesson14_halve(zeros: tuple, stride: int = 2, before: bool = True) -> Callab
         return F.pad(F.conv2d(x, weight, bias, stride=stride), zeros)
     return halve
 
-
+# %% ../nbs/lib/exercises.ipynb #6b100934
 lesson14_kernel = torch.sin(torch.arange(36.)).reshape(2, 2, 3, 3)
 
-
+# %% ../nbs/lib/exercises.ipynb #8b7492e7
 check_one_sided_zeros = Exercise('14.5', lesson14_halve((0, 1, 0, 1)),
     [case('one channel of 4×4 pixels, all 1', torch.ones(1, 1, 4, 4), torch.arange(9.).reshape(1, 1, 3, 3), torch.zeros(1)),
      case('three pictures, 2 channels of 4×6', torch.cos(torch.arange(144.)).reshape(3, 2, 4, 6), lesson14_kernel, torch.tensor([0.5, -1.])),
@@ -2053,7 +2052,7 @@ check_one_sided_zeros = Exercise('14.5', lesson14_halve((0, 1, 0, 1)),
      Mistake(lesson14_halve((0, 1, 0, 1), stride=1), 'Your stride is 1, so nothing is halved.')],
     ['nn.Conv2d(padding=1) cannot do it: it pads both sides. Pad by yourself.', 'torch.nn.functional.pad takes (left, right, top, bottom).', 'F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)'])
 
-# %% ../nbs/lib/exercises.ipynb #8e185998
+# %% ../nbs/lib/exercises.ipynb #d9f4aab6
 def lesson14_up(first: bool = True, halved: bool = True, newest: bool = True, extra: int = 1, keeps: bool = True) -> Callable:
     "The plan of the way up, with one thing or another forgotten."
     def plan(widths, layers):
@@ -2069,7 +2068,7 @@ def lesson14_up(first: bool = True, halved: bool = True, newest: bool = True, ex
         return levels
     return plan
 
-
+# %% ../nbs/lib/exercises.ipynb #10dfe4f8
 check_up_path = Exercise('14.6', up_channels,
     [case('one level', (16,), 1), case('two levels of one block', (8, 16), 1), case('three levels of two blocks', (8, 16, 32), 2), case('the plan of cifar10-32', (128, 256, 256, 256), 2)],
     [Mistake(lesson14_up(newest=False), 'You take the skips in the order in which they were put aside. They are a stack: the first block up gets the skip of the last block down, or the sizes would not even fit.'),
@@ -2134,7 +2133,7 @@ def clinic_patient(complaint: str, reverse: Reverse, network: Callable, run: Pat
     "A patient whose sampler suffers from an illness of clinic_steps, if any."
     return Patient(complaint, reverse, network, lambda n, seed=0, model=None: clinic_steps(reverse, model or network, n, seed, **illness), run)
 
-# %% ../nbs/lib/exercises.ipynb #3075346f
+# %% ../nbs/lib/exercises.ipynb #14ecc5bd
 def clinic_zero_one(model: Callable, schedule: NoiseSchedule) -> Callable:
     "The network that training on pictures in [0, 1] would have given (at the nearest whole step)."
     def answer(xt, t):
@@ -2144,7 +2143,7 @@ def clinic_zero_one(model: Callable, schedule: NoiseSchedule) -> Callable:
         return model(((2*xt - broadcast(at(schedule.alpha_bar, t).sqrt(), xt))*broadcast(shrink, xt)).to(xt.dtype), later)
     return answer
 
-
+# %% ../nbs/lib/exercises.ipynb #5530d026
 def clinic_answers_x0(model: Callable, schedule: NoiseSchedule) -> Callable:
     "The same network, had it been trained to predict x_0, which it would know to lie in [-1, 1]."
     return lambda xt, t: convert(schedule, model(xt, t), xt, t, 'eps', 'x0').clamp(-1, 1).to(xt.dtype)
@@ -2165,14 +2164,14 @@ def clinic_run() -> tuple[Path, tempfile.TemporaryDirectory]:
     save_weights(average, run/'ema.safetensors')
     return run, keep
 
-# %% ../nbs/lib/exercises.ipynb #8fc1d0dc
+# %% ../nbs/lib/exercises.ipynb #675fedc3
 def clinic_averaged() -> Patient:
     "Patient 1, whose averaged weights are bad."
     run, _ = clinic_run()
     model, reverse, _ = load_run(run)
     return clinic_patient('A first try of 150 steps. The curve of the loss looks fine, and I sample with the averaged weights, as everybody says one should. All I get is noise.', reverse, model, run)
 
-
+# %% ../nbs/lib/exercises.ipynb #923633db
 def clinic_others(k: int) -> Patient:
     "Patients 2 to 8 are the shipped run, with one thing wrong."
     model, right, _ = load_run('digits')
@@ -2189,7 +2188,7 @@ def clinic_others(k: int) -> Patient:
     complaint, reverse, network, illness = patients[k]
     return clinic_patient(complaint, reverse, network, **illness)
 
-
+# %% ../nbs/lib/exercises.ipynb #bcf045d5
 def patient(k: int) -> Patient:
     "Patient k of the clinic, 1 to 8. The first is trained when it is called for, which takes some seconds. ValueError for any other number."
     if k not in CLINIC: raise ValueError(f'the clinic has patients 1 to {len(CLINIC)}, got {k!r}')

@@ -45,7 +45,7 @@ class Drawing:
         FigureCanvasAgg(self.figure).print_png(file)
         return file.getvalue()
 
-# %% ../nbs/lib/widgets.ipynb #40ecbbbd
+# %% ../nbs/lib/widgets.ipynb #f1b27bac
 def canvas(
     height: float,             # inches; the width is 8
     rows: list[list[str]],     # names of the axes, as for subplot_mosaic
@@ -59,7 +59,7 @@ def canvas(
     figure.subplots_adjust(**dict(left=0.08, right=0.97, top=0.92, bottom=0.12, wspace=0.25, hspace=0.4) | spaces)
     return figure, axes
 
-
+# %% ../nbs/lib/widgets.ipynb #0a5e7f5f
 def show_row(
     ax,                 # axes to draw into
     x: Tensor,          # pictures in [-1, 1], (N, C, H, W)
@@ -112,7 +112,7 @@ def static_copy(png: bytes, words: str) -> ipywidgets.Output:
     output = {'output_type': 'display_data', 'data': data, 'metadata': {'image/png': {'alt': words}}}
     return ipywidgets.Output(outputs=(output,), layout={'display': 'none'})
 
-# %% ../nbs/lib/widgets.ipynb #24f6af86
+# %% ../nbs/lib/widgets.ipynb #0c94766c
 def slider(
     name: str,            # what is written before it
     low: float, high: float, value: float,
@@ -122,15 +122,15 @@ def slider(
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
     return kind(description=name, min=low, max=high, value=value, step=step, style={'description_width': 'initial'})
 
-
+# %% ../nbs/lib/widgets.ipynb #c74ba619
 def choice(name: str, options, value) -> ipywidgets.Dropdown:
     "One of a few; options are values, or pairs of words and value."
     return ipywidgets.Dropdown(description=name, options=options, value=value, style={'description_width': 'initial'}, layout={'width': 'max-content'})
 
-# %% ../nbs/lib/widgets.ipynb #4ed010f7
+# %% ../nbs/lib/widgets.ipynb #8d6bdd2a
 SCHEDULE_KINDS = ('linear', 'cosine', 'offset cosine', 'sigmoid')
 
-
+# %% ../nbs/lib/widgets.ipynb #e4af4b59
 def named_schedule(
     kind: str = 'cosine',    # one of SCHEDULE_KINDS
     T: int = 1000,           # number of steps
@@ -285,7 +285,7 @@ def explore_ledger() -> Explorer:
     span = ipywidgets.SelectionRangeSlider(description='steps', options=steps, index=(0, steps.index(10)), style={'description_width': 'initial'}, layout={'width': '480px'})
     return Explorer(partial(draw_ledger, reverse, model, x0, shipped_ledger()), dict(span=span))
 
-# %% ../nbs/lib/widgets.ipynb #e512f05c
+# %% ../nbs/lib/widgets.ipynb #ae908cc5
 def draw_ddim(
     reverse: Reverse,          # says what the model predicts
     model,                     # callable model(xt, t)
@@ -307,7 +307,7 @@ def draw_ddim(
              f'Left: what comes out. Right: the way of the first of them, x_t above and below it the clean picture that the network sees in it.')
     return Drawing(figure, words, {'samples': samples, 'way': torch.cat([x[:1] for _, x, _ in chain])})
 
-
+# %% ../nbs/lib/widgets.ipynb #fd05a2e2
 def evenly(items: list, most: int) -> list:
     "At most that many of them, from the first to the last."
     return items if len(items) <= most else [items[round(i*(len(items) - 1)/(most - 1))] for i in range(most)]
@@ -321,10 +321,10 @@ def explore_ddim(
     controls = dict(steps=slider('steps', 1, min(20, reverse.schedule.T), min(10, reverse.schedule.T)), eta=slider('η', 0., 1., 0., 0.05), spacing=choice('spacing', SPACINGS, 'uniform'), seed=slider('seed', 0, 50, 0))
     return Explorer(partial(draw_ddim, reverse, model, tuple(config['data']['shape'])), controls)
 
-# %% ../nbs/lib/widgets.ipynb #11c03407
+# %% ../nbs/lib/widgets.ipynb #ec836882
 WAYS = ('arc', 'straight line')
 
-
+# %% ../nbs/lib/widgets.ipynb #560f5c0b
 def latent_between(
     a: Tensor,        # one latent, any shape
     b: Tensor,        # another of the same shape
