@@ -6,11 +6,11 @@
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'SAMPLE_EXAMPLES', 'SAMPLERS', 'EVAL_HELP', 'EVAL_EXAMPLES',
            'told', 'labels_in_turn', 'labels_like', 'draw_samples', 'drawing', 'distance_of_samples', 'in_one_line',
            'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'run_training', 'go_on', 'print_diagnosis',
-           'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked', 'label_called',
-           'sampler_called', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape',
-           'eval_pictures', 'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured',
-           'measure_bits', 'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab',
-           'main']
+           'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked', 'refuse_labels',
+           'label_called', 'sampler_called', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval',
+           'check_shape', 'eval_pictures', 'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality',
+           'how_measured', 'measure_bits', 'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab',
+           'run_lab', 'main']
 
 # %% ../nbs/lib/cli.ipynb #e73ddb40
 import argparse, dataclasses, sys
@@ -260,18 +260,24 @@ def run_sampling(args: list[str] | None) -> None:
     if options.pngs: write_pngs(x, Path(options.pngs))
     print(f'{options.n} samples in {options.out}' + (f' and {options.pngs}/' if options.pngs else ''))
 
-# %% ../nbs/lib/cli.ipynb #fa893737
+# %% ../nbs/lib/cli.ipynb #25a47d07
 def labels_asked(options, model, config: dict) -> list[int] | None:
     "The label of each of --n pictures, or None for a run without labels. ValueError for a label that the run does not know."
     from ddpm_course.guidance import label_count
     labels = labels_in_turn(model, options.n)
     if labels is None:
-        if options.label or options.guidance != 1: raise ValueError(f'{options.run} was trained without labels; leave out --{"label" if options.label else "guidance"}, or train with ddpm_train --labels')
+        if options.label: refuse_labels(options.run, 'label')
+        if options.guidance != 1: refuse_labels(options.run, 'guidance')
         return None
     if options.label is None: return labels
     names = config['data'].get('classes') or [str(i) for i in range(label_count(model))]
     asked = [label_called(word, names) for word in options.label]
     return [asked[i % len(asked)] for i in range(options.n)]
+
+
+def refuse_labels(run: str, option: str):
+    "ValueError for an option that needs labels, given for a run without."
+    raise ValueError(f'{run} was trained without labels; leave out --{option}, or train with ddpm_train --labels')
 
 
 def label_called(word: str, names: list[str]) -> int:
@@ -401,7 +407,7 @@ def evaluate_bits(options, model, reverse, config: dict) -> None:
     print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
     print_ledger(measure_bits(model, reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
-# %% ../nbs/lib/cli.ipynb #403a79b8
+# %% ../nbs/lib/cli.ipynb #69e52a6e
 def evaluate_samples(options, model, reverse, config: dict) -> None:
     "The quality of samples, beside that of as many real pictures where there are twice as many."
     from ddpm_course.data import load_as_trained, load_data
@@ -415,7 +421,7 @@ def evaluate_samples(options, model, reverse, config: dict) -> None:
     features = load_features(options.features, device) if options.features else features_for(data.name, device)
     n, steps = options.n or min(len(data)//2, 5000), options.steps or min(50, reverse.schedule.T)
     labels = labels_like(data, model, n)
-    if labels is None and options.guidance != 1: raise ValueError(f'{options.run} was trained without labels; leave out --guidance')
+    if labels is None and options.guidance != 1: refuse_labels(options.run, 'guidance')
     floor, real = (real_floor(data, features, n), data.subset(split_real(len(data), n)[1])) if 2 <= n <= len(data)//2 else (None, data)
     print(f'{n:,} samples by {SAMPLERS[options.sampler]} in {steps} steps ({f"η = {options.eta:g}, " if options.sampler == "ddim" else ""}seeds {options.seed} to {options.seed + n - 1}, {"averaged" if options.weights == "ema" else "last"} weights'
           f'{f", labels as in the data, guidance {options.guidance:g}" if labels else ""}), against {len(real):,} pictures of {data.name}', flush=True)
