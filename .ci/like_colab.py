@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Every lesson as on Colab: the wheel alone in a fresh environment, notebooks copied by its own ddpm_lab into an empty folder, and run there.
 
-    python .ci/like_colab.py                          all lessons, with the newest versions of what the package requires
+    python .ci/like_colab.py                          all lessons and recipes, with the newest versions of what the package requires
     python .ci/like_colab.py --pins torch==2.11 torchvision==0.26 numpy==2.1 ipywidgets==7.7.1 fastprogress==1.1.6
     python .ci/like_colab.py --lessons tour 02_forward
 
@@ -30,7 +30,7 @@ def main(lessons: list[str], pins: list[str]) -> int:
         call('-m', 'pip', 'wheel', '-q', '--disable-pip-version-check', '--no-deps', '-w', place, ROOT)
         call('-m', 'pip', 'install', '-q', '--disable-pip-version-check', next(place.glob('*.whl')), 'nbclient', 'ipykernel', *pins)
         call('-c', 'from ddpm_course.cli import ddpm_lab; ddpm_lab(["course", "--copy-only"])')
-        for lesson in lessons or sorted(p.stem for p in (place/'course').glob('*.ipynb')):
+        for lesson in lessons or sorted(p.relative_to(place/'course').with_suffix('').as_posix() for p in (place/'course').rglob('*.ipynb') if p.parent.name in ('course', 'recipes')):
             start = time.perf_counter()
             done = subprocess.run([python, EXECUTE, place/'course'/f'{lesson}.ipynb'], cwd=place, env=env, capture_output=True, text=True)
             failed += done.returncode != 0

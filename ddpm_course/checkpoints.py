@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FORMAT', 'SHIPPED_RUNS', 'save_weights', 'load_weights', 'check_tensors', 'check_format', 'describe_reverse',
            'restore_reverse', 'save_json', 'load_json', 'load_config', 'without_tensors', 'with_tensors', 'save_state',
-           'load_state', 'run_folder', 'restore_model', 'load_run']
+           'load_state', 'run_folder', 'network_name', 'restore_model', 'load_run']
 
-# %% ../nbs/lib/checkpoints.ipynb #616f1490
-import json, os
+# %% ../nbs/lib/checkpoints.ipynb #6b0d3768
+import dataclasses, json, os
 from importlib.resources import files
 from pathlib import Path
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from .plots import save_whole
 from .schedules import NoiseSchedule
 from .reverse import Reverse
-from .unet import UNet
+from .data import Normaliser
+from .networks import NETWORKS
 
 # %% ../nbs/lib/checkpoints.ipynb #fefcf59b
 def save_weights(
@@ -61,16 +62,17 @@ def check_format(found, path) -> None:
     if not isinstance(found, int): raise ValueError(f'{path} is not a file of ddpm-course')
     if found > FORMAT: raise ValueError(f'{path} has format {found}, this ddpm-course reads up to {FORMAT}; update the package')
 
-# %% ../nbs/lib/checkpoints.ipynb #5f41da2c
+# %% ../nbs/lib/checkpoints.ipynb #976918f3
 def describe_reverse(reverse: Reverse) -> dict:
     "A Reverse as plain data."
     settings = {k: getattr(reverse, k) for k in ('predict', 'variance', 'clip', 'sigma_1')}
+    if reverse.normaliser: settings['normaliser'] = dataclasses.asdict(reverse.normaliser)
     return settings | {'beta': ' '.join(map(repr, reverse.schedule.beta[1:].tolist()))}
 
-# %% ../nbs/lib/checkpoints.ipynb #20668ffd
+# %% ../nbs/lib/checkpoints.ipynb #ecbf1513
 def restore_reverse(described: dict) -> Reverse:
     "The inverse of describe_reverse."
-    settings = {k: v for k, v in described.items() if k != 'beta'}
+    settings = {k: Normaliser(**v) if k == 'normaliser' else v for k, v in described.items() if k != 'beta'}
     beta = torch.tensor([float(b) for b in described['beta'].split()], dtype=torch.float64)
     try: return Reverse(NoiseSchedule(beta), **settings)
     except TypeError as error: raise ValueError(f'the reverse process in config.json is not one of this ddpm-course ({error})') from error
@@ -155,18 +157,24 @@ def run_folder(
     if str(run) in SHIPPED_RUNS: return Path(str(files('ddpm_course')/'assets'/SHIPPED_RUNS[str(run)]))
     raise ValueError(f'no run folder at {run}; train one with ddpm_train, or say {" or ".join(SHIPPED_RUNS)} for a run that ships with this package')
 
-# %% ../nbs/lib/checkpoints.ipynb #78af5a1f
-def restore_model(config: dict) -> UNet:
-    "A fresh UNet with a run's shape. ValueError if the run's network was no UNet."
-    if config.get('model') is None: raise ValueError('this run trained a network of its own kind: build it yourself and call load_weights')
-    try: return UNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()})
+# %% ../nbs/lib/checkpoints.ipynb #4c4b9089
+def network_name(model: nn.Module) -> str | None:
+    "What a network is called in NETWORKS; None for one of the user's own."
+    return next((name for name, kind in NETWORKS.items() if type(model) is kind), None)
+
+
+def restore_model(config: dict) -> nn.Module:
+    "A fresh network with a run's shape. ValueError if it is none of NETWORKS."
+    name = config.get('network', 'unet')  # older runs do not say
+    if config.get('model') is None or name not in NETWORKS: raise ValueError('this run trained a network of its own kind: build it yourself and call load_weights')
+    try: return NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in config['model'].items()})
     except TypeError as error: raise ValueError(f'the model in config.json is not one of this ddpm-course ({error})') from error
 
-# %% ../nbs/lib/checkpoints.ipynb #479d6502
+# %% ../nbs/lib/checkpoints.ipynb #f9fc123f
 def load_run(
     run: str | Path = 'digits',  # a run folder, or the name of one that ships
     weights: str = 'ema',        # 'ema' (averaged, for sampling) or 'model' (as training left them)
-) -> tuple[UNet, Reverse, dict]: # the network in eval mode, its reverse process, config.json
+) -> tuple[nn.Module, Reverse, dict]: # the network in eval mode, its reverse process, config.json
     "Everything needed to sample from a run. ValueError says what is missing or broken."
     folder = run_folder(run)
     config = load_config(folder)

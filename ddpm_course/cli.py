@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'SAMPLE_EXAMPLES', 'SAMPLERS', 'EVAL_HELP', 'EVAL_EXAMPLES',
            'told', 'labels_in_turn', 'labels_like', 'draw_samples', 'drawing', 'distance_of_samples', 'in_one_line',
-           'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'run_training', 'go_on', 'print_diagnosis',
-           'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked', 'refuse_labels',
-           'label_called', 'sampler_called', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval',
-           'check_shape', 'eval_pictures', 'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality',
-           'how_measured', 'measure_bits', 'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab',
-           'run_lab', 'main']
+           'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'train_options', 'run_training', 'go_on',
+           'print_diagnosis', 'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked',
+           'refuse_labels', 'label_called', 'sampler_called', 'ancestral', 'steps_asked', 'drawn_from', 'write_pngs',
+           'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape', 'eval_pictures', 'run_evaluation', 'evaluate_bits',
+           'evaluate_samples', 'print_quality', 'how_measured', 'measure_bits', 'print_ledger', 'lessons_folder',
+           'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab', 'main']
 
-# %% ../nbs/lib/cli.ipynb #e73ddb40
+# %% ../nbs/lib/cli.ipynb #171e3b39
 import argparse, dataclasses, sys
 from pathlib import Path
 from .data import DATA_NAMES
+from .ddim import SPACINGS
 from .reverse import PREDICTIONS, VARIANCES
 
 # %% ../nbs/lib/cli.ipynb #ec2d0c59
@@ -42,7 +43,7 @@ def labels_like(data, model, n: int) -> list[int] | None:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return data.labels[order[torch.arange(n) % len(data)]].tolist()
 
-# %% ../nbs/lib/cli.ipynb #9bc31735
+# %% ../nbs/lib/cli.ipynb #49e0363c
 def draw_samples(
     reverse,      # p_θ
     model,        # callable model(xt, t)
@@ -57,7 +58,7 @@ def draw_samples(
     seeds, frames, labels = share(list(range(n))), [], labels_in_turn(model, n)
     model = told(model, labels and share(labels))
     for t, x, x0_hat in ddim_steps(reverse, model, (len(seeds), *shape), steps=min(50, reverse.schedule.T), seeds=seeds):
-        x = union(x, n)
+        x = union(reverse.to_data(x), n)
         frames.append(x[:16].cpu())
     if rank_and_world()[0]: return
     save_grid(x, Path(folder)/'samples.png')
@@ -105,7 +106,7 @@ class OneLineParser(argparse.ArgumentParser):
     "A parser that complains in one line, without repeating the usage."
     def error(self, message): fail(self.prog, f'{message}; see {self.prog} --help', 2)
 
-# %% ../nbs/lib/cli.ipynb #7b69b340
+# %% ../nbs/lib/cli.ipynb #3fc69078
 TRAIN_HELP = """Train a diffusion model and write a run folder: config.json, model.safetensors, ema.safetensors (the averaged
 weights, best for sampling), losses.csv, losses.png, samples.png, denoising.gif and checkpoints/.
 Without options: the 1,797 handwritten digits that ship with ddpm-course, two or three minutes on two CPU cores."""
@@ -114,9 +115,10 @@ TRAIN_EXAMPLES = """examples:
   ddpm_train --data fashion-mnist --size 32         28×28 garments, resized to 32×32
   ddpm_train --data ~/Pictures/cats --size 64 --flips --steps 100000 --lr 2e-4 --ema 0.9999
   ddpm_train --labels                               a network that draws the digit you ask for: ddpm_sample RUN --label 7
+  ddpm_train --preset ddpm-cifar10                  the DDPM paper's CIFAR-10 run; add --data fashion-mnist --steps 2000 … to change it
   ddpm_train --resume runs/digits-1                 go on after Ctrl-C or a crash, as if nothing had happened"""
 
-# %% ../nbs/lib/cli.ipynb #cee7ee86
+# %% ../nbs/lib/cli.ipynb #b138b252
 OPTIONS = dict(
     data=f'one of {", ".join(DATA_NAMES)}, or a folder of pictures, searched with its subfolders',
     size='pixels a side: pictures are resized and centre-cropped to it (default: as they are)',
@@ -124,13 +126,15 @@ OPTIONS = dict(
     steps='optimiser steps', batch='pictures a step', lr='peak learning rate', warmup='steps until the peak',
     decay='cosine (to 0 at the end) or constant', weight_decay='of AdamW', clip_norm='longest gradient followed in full',
     ema='share of the average that stays at each step', flips='mirror half of the pictures', loss='mse, l1 or huber',
-    precision='auto, fp32, bf16 or fp16', device='auto, cpu, cuda, cuda:1, mps …', save_every='steps between checkpoints', holdout='pictures kept aside for ddpm_eval, never trained on', skip_bad='leave out pictures of a folder that cannot be read, and count them',
+    beta_2='of AdamW: share of the squared gradients\' average that stays', precision='auto, fp32, bf16 or fp16', device='auto, cpu, cuda, cuda:1, mps …', save_every='steps between checkpoints', holdout='pictures kept aside for ddpm_eval, never trained on', skip_bad='leave out pictures of a folder that cannot be read, and count them',
     objective='simple, hybrid, vlb, or auto: hybrid where the variance is learned', weighting='of the simple loss over t: none, snr, min_snr or truncated_snr',
-    draw_t='uniform, or importance: by the losses seen so far',
-    T='steps of the noise schedule', schedule='cosine, linear or sigmoid', predict=f'{", ".join(PREDICTIONS)}',
+    draw_t='uniform, importance (by the losses seen so far), or continuous: any t between 1 and T',
+    T='steps of the noise schedule', schedule='cosine, linear, linear_unscaled, offset_cosine or sigmoid', predict=f'{", ".join(PREDICTIONS)}',
     variance=f'{", ".join(VARIANCES)}', widths='channels of each level, for example --widths 64 128 256 (default: by size)',
     attention_at='levels with attention, 0 is full size, for example --attention-at 1 2 (default: by size)',
-    layers='residual blocks a level', dropout='inside the residual blocks',
+    layers='residual blocks a level', dropout='inside the residual blocks', heads='attention heads', groups='of the norms; 0: no norm', activation='silu or leaky_relu',
+    details='the small print of the network: as in the ddpm code, or as in diffusers', network="unet, or another's: plain, flowers or cars; --widths are then its own",
+    normalise='scale each channel to mean 0 and variance 1; samples are scaled back', unclipped='let the guess of the clean picture leave [-1, 1] in sampling',
     labels='tell the network what each picture shows, so that it can be asked for it (lesson 13); of a folder, one subfolder for each class',
     hide_labels='share of pictures whose label is hidden, for guidance',
     accumulate='parts in which a batch is computed, one after the other: less memory for the same step',
@@ -138,18 +142,20 @@ OPTIONS = dict(
     sample_every='steps between looks at what it can draw so far; 0: only at the end', fid_samples='samples for a Fréchet distance at each look and at the end, into scores.csv; 0: no distance',
     tensorboard='curves and samples for TensorBoard as well (pip install ddpm-course[tensorboard])', compile='torch.compile the network: slow to start, then faster on a GPU')
 
-# %% ../nbs/lib/cli.ipynb #c6c20b47
+# %% ../nbs/lib/cli.ipynb #4019bdd5
 def train_parser() -> OneLineParser:
     "Options of ddpm_train: every field of TrainConfig, and --resume."
+    from ddpm_course.presets import PRESETS
     from ddpm_course.training import TrainConfig
     parser = OneLineParser('ddpm_train', usage='ddpm_train [options]', description=TRAIN_HELP, epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--resume', metavar='RUN', help='a run folder to go on with, or one of its checkpoints, to go back to it; all other options come from its config.json')
+    parser.add_argument('--preset', metavar='NAME', help='start from the settings of a known system, and change what else is said: ' + '; '.join(f'{name}: {p.about}' for name, p in PRESETS.items()))
     parser.add_argument('--diagnose', metavar='RUN', help='train nothing, but say in words why samples of this run may be bad')
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     for field in (fields[name] for name in OPTIONS):
         default = '' if field.default is None or field.default is False else f' (default: {field.default})'
         kind = {'size': int, 'out': str, 'widths': int, 'attention_at': int}.get(field.name, type(field.default))
-        extra = dict(action='store_true') if field.default is False else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
+        extra = dict(action=argparse.BooleanOptionalAction, default=False) if field.default is False else dict(type=kind, metavar=kind.__name__.upper(), default=field.default)
         if field.name in ('widths', 'attention_at'): extra['nargs'] = '+' if field.name == 'widths' else '*'
         parser.add_argument('--' + field.name.replace('_', '-'), dest=field.name, help=OPTIONS[field.name] + default, **extra)
     return parser
@@ -159,10 +165,21 @@ def ddpm_train(args: list[str] | None = None) -> None:
     "The shell's ddpm_train. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_train', run_training, args)
 
-# %% ../nbs/lib/cli.ipynb #48e05058
+# %% ../nbs/lib/cli.ipynb #1bb9c0fb
+def train_options(args: list[str] | None) -> dict:
+    "What the command line says, on top of a preset's settings if it names one. ValueError for a preset that does not exist, or one together with --resume."
+    from ddpm_course.presets import preset_called
+    parser = train_parser()
+    options = vars(parser.parse_args(args))
+    if (name := options.pop('preset')) is None: return options
+    if options['resume'] is not None: raise ValueError(f'--resume goes on with the settings in the config.json of {options["resume"]}; leave out --preset')
+    parser.set_defaults(**preset_called(name).settings)
+    return {k: v for k, v in vars(parser.parse_args(args)).items() if k != 'preset'}
+
+# %% ../nbs/lib/cli.ipynb #3def9828
 def run_training(args: list[str] | None) -> None:
     "Read options, train or resume, say where the results are."
-    options = vars(train_parser().parse_args(args))
+    options = train_options(args)
     from ddpm_course.training import TrainConfig, find_checkpoint
     from ddpm_course.checkpoints import load_config
     from ddpm_course.ranks import joined, say
@@ -219,14 +236,15 @@ SAMPLE_EXAMPLES = """examples:
   ddpm_sample runs/digits-1 --n 100 --pngs pictures            also as single files
   ddpm_sample digits-labels --label 3 7 --guidance 2           threes and sevens"""
 
-# %% ../nbs/lib/cli.ipynb #934d7762
+# %% ../nbs/lib/cli.ipynb #892f1d7f
 def sample_parser() -> OneLineParser:
     "Options of ddpm_sample."
     parser = OneLineParser('ddpm_sample', description=SAMPLE_HELP, epilog=SAMPLE_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN', help='a run folder of ddpm_train, digits or digits-labels')
     parser.add_argument('--n', type=int, default=64, help='how many pictures (default: 64)')
-    parser.add_argument('--steps', type=int, default=50, help='calls of the network, 1 to T (default: 50)')
-    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps) or heun (two calls a step) (default: ddim)')
+    parser.add_argument('--steps', type=int, help='calls of the network, 1 to T (default: 50; all T for --sampler ddpm)')
+    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps), heun (two calls a step) or ddpm (the chain of the paper) (default: ddim)')
+    parser.add_argument('--spacing', choices=SPACINGS, help='which steps to visit (default: uniform for ddim, trailing for dpm and heun)')
     parser.add_argument('--eta', type=float, default=0., help='0 is deterministic, 1 adds as much noise as DDPM (default: 0)')
     parser.add_argument('--label', nargs='+', metavar='LABEL', help='what to draw, by number or name, in turn, for a run with labels (default: all labels in turn)')
     parser.add_argument('--guidance', type=float, default=1., help='how insistently: 1 as trained, 2 or 3 more typical and less varied, 0 without labels (default: 1)')
@@ -242,7 +260,7 @@ def ddpm_sample(args: list[str] | None = None) -> None:
     "The shell's ddpm_sample. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_sample', run_sampling, args)
 
-# %% ../nbs/lib/cli.ipynb #53d9a9ce
+# %% ../nbs/lib/cli.ipynb #65aaf153
 def run_sampling(args: list[str] | None) -> None:
     "Read options, draw samples in batches, write the grid and the single pictures."
     options = sample_parser().parse_args(args)
@@ -251,10 +269,10 @@ def run_sampling(args: list[str] | None) -> None:
     from ddpm_course.checkpoints import load_run
     from ddpm_course.plots import save_grid
     from ddpm_course.devices import AtPrecision, pick_device
-    sampler = sampler_called(options.sampler, options.eta)
+    sampler = sampler_called(options.sampler, options.eta, options.spacing)
     model, reverse, config = load_run(options.run)
     labels, network = labels_asked(options, model, config), AtPrecision(model, pick_device(options.device), options.precision)
-    x = torch.cat([part.cpu() for part in drawn_from(range(options.seed, options.seed + options.n), reverse, network, config['data']['shape'], options.steps, sampler, labels=labels, guidance=options.guidance)])
+    x = torch.cat([part.cpu() for part in drawn_from(range(options.seed, options.seed + options.n), reverse, network, config['data']['shape'], steps_asked(options, reverse.schedule.T), sampler, labels=labels, guidance=options.guidance)])
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     save_grid(x, options.out, columns=max(1, round(options.n**0.5)))
     if options.pngs: write_pngs(x, Path(options.pngs))
@@ -286,23 +304,39 @@ def label_called(word: str, names: list[str]) -> int:
     if word.isdecimal() and int(word) < len(names): return int(word)
     raise ValueError(f'no label {word!r}: this run knows {", ".join(names)} (or 0 to {len(names) - 1})')
 
-# %% ../nbs/lib/cli.ipynb #01e0aa95
-SAMPLERS = {'ddim': 'DDIM', 'dpm': 'DPM-Solver++ 2M', 'heun': "Heun's method"}
+# %% ../nbs/lib/cli.ipynb #b2f3f713
+SAMPLERS = {'ddim': 'DDIM', 'dpm': 'DPM-Solver++ 2M', 'heun': "Heun's method", 'ddpm': 'DDPM'}
 
 
-def sampler_called(name: str, eta: float = 0.):
-    "The sampler of a name in SAMPLERS: f(reverse, model, shape, steps, seeds=…). ValueError where eta would be ignored."
+def sampler_called(name: str, eta: float = 0., spacing: str | None = None):
+    "The sampler of a name in SAMPLERS: f(reverse, model, shape, steps, seeds=…). ValueError where eta or spacing would be ignored."
     from functools import partial
     from ddpm_course.ddim import ddim_sample, dpm_sample, heun_sample
-    if name != 'ddim' and eta: raise ValueError(f'--eta is for --sampler ddim; {SAMPLERS[name]} adds no noise')
-    return dict(ddim=partial(ddim_sample, eta=eta), dpm=dpm_sample, heun=heun_sample)[name]
+    if name != 'ddim' and eta: raise ValueError(f'--eta is for --sampler ddim; {SAMPLERS[name]} {"adds its own" if name == "ddpm" else "adds no"} noise')
+    if name == 'ddpm' and spacing: raise ValueError('--spacing is for the other samplers; DDPM with fewer steps takes them evenly')
+    sampler = dict(ddim=partial(ddim_sample, eta=eta), dpm=dpm_sample, heun=heun_sample, ddpm=ancestral)[name]
+    return partial(sampler, spacing=spacing) if spacing else sampler
 
-# %% ../nbs/lib/cli.ipynb #004eb980
+
+def ancestral(reverse, model, shape, steps: int, seeds=None):
+    "DDPM's chain with the run's own variance: all T steps, or fewer as Nichol and Dhariwal 2021 do it."
+    from ddpm_course.improved import fewer_steps
+    from ddpm_course.sampling import ddpm_sample
+    if not 1 <= steps <= (T := reverse.schedule.T): raise ValueError(f'steps must be a whole number in 1..{T} (the steps of the schedule), got {steps}')
+    if steps < T: reverse, model = fewer_steps(reverse, model, steps)
+    return ddpm_sample(reverse, model, shape, seeds=seeds)
+
+
+def steps_asked(options, T: int) -> int:
+    "--steps, or what suits the sampler: all T for DDPM, 50 for the others."
+    return options.steps if options.steps is not None else T if options.sampler == 'ddpm' else min(50, T)
+
+# %% ../nbs/lib/cli.ipynb #67b884b3
 def drawn_from(seeds: list[int], reverse, model, shape, steps: int, sampler, batch: int = 256, labels: list[int] | None = None, guidance: float = 1.):
     "Samples, one for each seed (and label), at most `batch` at a time; batches do not matter to them."
     for i in range(0, len(seeds), batch):
         part = seeds[i:i + batch]
-        yield sampler(reverse, told(model, labels and labels[i:i + batch], guidance), (len(part), *shape), steps, seeds=part)
+        yield reverse.to_data(sampler(reverse, told(model, labels and labels[i:i + batch], guidance), (len(part), *shape), steps, seeds=part))
 
 # %% ../nbs/lib/cli.ipynb #ed2125fc
 def write_pngs(x, folder: Path) -> None:
@@ -323,7 +357,7 @@ EVAL_EXAMPLES = """examples:
   ddpm_eval digits --fid --kid --steps 20           samples by DDIM in 20 steps
   ddpm_eval runs/cifar10-1 --bits --n 1000          the first 1,000 of a fixed shuffle of the test part"""
 
-# %% ../nbs/lib/cli.ipynb #6ac1283d
+# %% ../nbs/lib/cli.ipynb #08a21e90
 def eval_parser() -> OneLineParser:
     "Options of ddpm_eval."
     parser = OneLineParser('ddpm_eval', usage='ddpm_eval RUN (--bits | --fid --kid) [options]', description=EVAL_HELP, epilog=EVAL_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -332,8 +366,9 @@ def eval_parser() -> OneLineParser:
     parser.add_argument('--fid', action='store_true', help='Fréchet distance of samples from the pictures of the run, with precision and recall')
     parser.add_argument('--kid', action='store_true', help='kernel distance, which is unbiased, with its standard error')
     parser.add_argument('--n', type=int, help='how many pictures (default: all that there are), or samples (default: half as many, at most 5,000)')
-    parser.add_argument('--steps', type=int, help='calls of the network for each picture, 1 to T; for the bits one of them for L_0, the others for random t (default: all T; 50 for samples)')
-    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps) or heun (two calls a step) (default: ddim)')
+    parser.add_argument('--steps', type=int, help='calls of the network for each picture, 1 to T; for the bits one of them for L_0, the others for random t (default: all T for bits and for --sampler ddpm; 50 for samples)')
+    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps), heun (two calls a step) or ddpm (the chain of the paper) (default: ddim)')
+    parser.add_argument('--spacing', choices=SPACINGS, help='of the samples: which steps to visit (default: uniform for ddim, trailing for dpm and heun)')
     parser.add_argument('--eta', type=float, default=0., help='of the samples: 0 is deterministic, 1 adds as much noise as DDPM (default: 0)')
     parser.add_argument('--guidance', type=float, default=1., help='of the samples of a run with labels, which are drawn as often as in the data: 1 as trained, 0 without labels (default: 1)')
     parser.add_argument('--features', help='digits, fashion-mnist or inception, for FID and KID (default: those that ship for the data, or inception)')
@@ -353,12 +388,13 @@ def ddpm_eval(args: list[str] | None = None) -> None:
     "The shell's ddpm_eval. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_eval', run_evaluation, args)
 
-# %% ../nbs/lib/cli.ipynb #ee17e82a
+# %% ../nbs/lib/cli.ipynb #27326c0a
 def check_eval(options, reverse) -> None:
     "ValueError for options that cannot be, before any work is done."
     if options.bits == (options.fid or options.kid): raise ValueError('say what to measure: --bits, or --fid and --kid; one after the other')
     if Path(options.out).suffix.lower() not in ('.png', '.pdf', '.svg', '.jpg', '.jpeg'): raise ValueError(f'--out must end in .png, .pdf, .svg or .jpg, got {options.out}')
     if options.bits and options.precision != 'fp32': raise ValueError('--precision is for samples; bits are measured in float32')
+    if options.bits and reverse.normaliser: raise ValueError('this run learned pictures scaled to variance 1, which have no grey levels to assign bits to; measure --fid and --kid')
     if options.bits and options.guidance != 1: raise ValueError('--guidance is for samples; a guided network is no probability model, so it has no bits')
     for name in ('n', 'draws', 'batch'):
         if (value := getattr(options, name)) is not None and value < 1: raise ValueError(f'--{name} must be at least 1, got {value}')
@@ -407,19 +443,19 @@ def evaluate_bits(options, model, reverse, config: dict) -> None:
     print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
     print_ledger(measure_bits(model, reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
-# %% ../nbs/lib/cli.ipynb #69e52a6e
+# %% ../nbs/lib/cli.ipynb #63495b1c
 def evaluate_samples(options, model, reverse, config: dict) -> None:
     "The quality of samples, beside that of as many real pictures where there are twice as many."
     from ddpm_course.data import load_as_trained, load_data
     from ddpm_course.devices import AtPrecision
     from ddpm_course.metrics import evaluate, features_for, load_features, real_floor, split_real
     from ddpm_course.sampling import model_device
-    sampler = sampler_called(options.sampler, options.eta)
+    sampler = sampler_called(options.sampler, options.eta, options.spacing)
     train, device, shape = config['train'], model_device(model), tuple(config['data']['shape'])
     data = load_as_trained(train) if options.data is None else load_data(options.data, train['size'])
     check_shape(data, shape)
     features = load_features(options.features, device) if options.features else features_for(data.name, device)
-    n, steps = options.n or min(len(data)//2, 5000), options.steps or min(50, reverse.schedule.T)
+    n, steps = options.n or min(len(data)//2, 5000), steps_asked(options, reverse.schedule.T)
     labels = labels_like(data, model, n)
     if labels is None and options.guidance != 1: refuse_labels(options.run, 'guidance')
     floor, real = (real_floor(data, features, n), data.subset(split_real(len(data), n)[1])) if 2 <= n <= len(data)//2 else (None, data)

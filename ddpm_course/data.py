@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STREAM_ABOVE', 'THREADS', 'DATA_NAMES', 'DEBIAN_FASHION', 'DINOSAUR', 'EYE', 'POINT_SETS', 'to_float', 'to_uint8',
-           'ImageSet', 'load_digits', 'class_count', 'check_holdout', 'hold_out', 'fit', 'to_tensor', 'image_set',
-           'load_folder', 'class_folders', 'label_files', 'load_files', 'find_pictures', 'read_all', 'naming',
-           'open_picture', 'StreamedSet', 'positions', 'read_streamed', 'is_grey', 'stream_folder', 'default_root',
-           'unpack_debian_fashion', 'open_torchvision', 'from_dataset', 'to_picture', 'load_torchvision', 'load_data',
-           'load_as_trained', 'resize_digits', 'along_outline', 'moons', 'swiss_roll', 'dinosaur', 'sample_points']
+           'ImageSet', 'load_digits', 'class_count', 'check_holdout', 'hold_out', 'Normaliser', 'fit', 'to_tensor',
+           'image_set', 'load_folder', 'class_folders', 'label_files', 'load_files', 'find_pictures', 'read_all',
+           'naming', 'open_picture', 'StreamedSet', 'positions', 'read_streamed', 'is_grey', 'stream_folder',
+           'default_root', 'unpack_debian_fashion', 'open_torchvision', 'from_dataset', 'to_picture',
+           'load_torchvision', 'load_data', 'load_as_trained', 'resize_digits', 'along_outline', 'moons', 'swiss_roll',
+           'dinosaur', 'sample_points']
 
 # %% ../nbs/lib/data.ipynb #ccf34243
 import gzip, math, os, shutil, warnings
@@ -96,6 +97,26 @@ def hold_out(
     if n == 0: return data, None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return data.subset(order[:-n]), data.subset(order[-n:])
+
+# %% ../nbs/lib/data.ipynb #f6c9a5d7
+@dataclass(frozen=True)
+class Normaliser:
+    "Scales each channel of pictures, (B, C, ...), to mean 0 and standard deviation 1, and back."
+    mean: list[float]  # of each channel of pictures in [-1, 1]
+    std: list[float]   # standard deviation of each channel, above 0
+
+    @classmethod
+    def learned_from(cls, data, most: int = 10_000) -> 'Normaliser':
+        "Mean and standard deviation of each channel over all pictures, or over `most` drawn once and for all. ValueError if a channel is the same everywhere."
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most]
+        x = data.floats(chosen).double()
+        mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
+        if not (std > 0).all(): raise ValueError(f'channel {(std == 0).nonzero()[0].item()} of {data.name} has one and the same value everywhere and cannot be scaled to variance 1')
+        return cls(mean.tolist(), std.tolist())
+
+    def channels(self, values, x): return x.new_tensor(values).reshape(-1, *[1]*(x.ndim - 2))
+    def __call__(self, x): return (x - self.channels(self.mean, x))/self.channels(self.std, x)
+    def undo(self, x): return x*self.channels(self.std, x) + self.channels(self.mean, x)
 
 # %% ../nbs/lib/data.ipynb #02a20c0a
 def fit(

@@ -32,15 +32,15 @@ def q_step(
     x = broadcast((1 - beta).sqrt(), x_prev)*x_prev + broadcast(beta.sqrt(), x_prev)*noise_like(x_prev, noise)
     return x.to(x_prev.dtype)
 
-# %% ../nbs/02_forward.ipynb #8dd9f329
+# %% ../nbs/02_forward.ipynb #acf08627
 def q_sample(
     schedule: NoiseSchedule,      # tables indexed 0..T
     x0: Tensor,                   # clean data, (B, ...), any float type
-    t: Tensor | int,              # steps in 1..T: one for all, or int64 (B,)
+    t: Tensor | int,              # steps in 1..T: one for all, or int64 (B,); float (B,) in continuous time
     noise: Tensor | None = None,  # ε ~ N(0, I), shaped like x0; drawn when None
 ) -> Tensor:                      # x_t, shape and dtype of x0
     "Jump from x_0 to x_t in one draw: √ᾱ_t·x_0 + √(1-ᾱ_t)·ε. Ho et al. 2020, eq. 4. ValueError if t leaves 1..T."
-    alpha_bar = at(schedule.alpha_bar, steps_like(t, x0, schedule.T))
+    alpha_bar = at(schedule.alpha_bar, steps_like(t, x0, schedule.T, whole=False))
     x = broadcast(alpha_bar.sqrt(), x0)*x0 + broadcast((1 - alpha_bar).sqrt(), x0)*noise_like(x0, noise)
     return x.to(x0.dtype)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'WEIGHTINGS', 'vlb_weight', 'prediction_error', 'target', 'simple_loss', 'error_scale', 'loss_weight',
-           'vlb_loss', 'second_moment_probabilities', 'UniformSteps', 'LossSecondMomentSteps', 'remember_losses',
-           'hybrid_loss']
+           'vlb_loss', 'second_moment_probabilities', 'UniformSteps', 'ContinuousSteps', 'LossSecondMomentSteps',
+           'remember_losses', 'hybrid_loss']
 
 # %% ../nbs/05_simple_loss.ipynb #4f7b92eb
 import math
@@ -137,6 +137,13 @@ class UniformSteps:
     def state_dict(self): return {name: value.clone() for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def load_state_dict(self, state): vars(self).update({name: value.clone() for name, value in state.items()})
+
+# %% ../nbs/05_simple_loss.ipynb #629d6d38
+class ContinuousSteps(UniformSteps):
+    "Draw t uniformly from the interval from 1 to T, not only from its whole numbers; every weight is 1."
+    def sample(self, n, generator=None, device=None):
+        "n times, float32 in [1, T), and their weights, float32, each (n,)."
+        return (1 + (self.T - 1)*torch.rand(n, generator=generator)).to(device), torch.ones(n, device=device)
 
 # %% ../nbs/05_simple_loss.ipynb #069cb055
 class LossSecondMomentSteps(UniformSteps):

@@ -393,11 +393,11 @@ SAMPLERS = {  # name -> sampler(reverse, model, shape, steps=..., generator=...)
     'DPM-Solver++ 2M': dpm_sample,
 }
 
-# %% ../nbs/11_metrics.ipynb #1a33c238
+# %% ../nbs/11_metrics.ipynb #8f5e0617
 def timed_samples(sampler, reverse, model, n: int, shape: tuple, steps: int, batch: int = 500, seed: int = 0) -> tuple[Tensor, float]:
     "n samples on the CPU, (n, C, H, W), from one generator, and the seconds that 1,000 of them took."
     start, g = time.perf_counter(), torch.Generator().manual_seed(seed)
-    x = torch.cat([sampler(reverse, model, (min(batch, n - i), *shape), steps=steps, generator=g).cpu() for i in range(0, n, batch)])
+    x = torch.cat([reverse.to_data(sampler(reverse, model, (min(batch, n - i), *shape), steps=steps, generator=g)).cpu() for i in range(0, n, batch)])
     return x, (time.perf_counter() - start)*1000/n
 
 # %% ../nbs/11_metrics.ipynb #84464bb6

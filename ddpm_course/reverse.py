@@ -8,7 +8,8 @@ __all__ = ['PREDICTIONS', 'VARIANCES', 'check_choice', 'prediction_to_x0', 'x0_t
            'Oracle', 'shrink', 'GaussianOracle', 'MixtureOracle', 'mixture_responsibilities', 'gaussian_x0_variance',
            'mixture_x0_variance', 'WithVariance', 'step_log_variance', 'place_in_range', 'DatasetOracle']
 
-# %% ../nbs/03_reverse.ipynb #ca5ff96d
+# %% ../nbs/03_reverse.ipynb #5ea8fc39
+from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from .schedules import NoiseSchedule, at, broadcast, steps_like
@@ -27,7 +28,7 @@ def check_choice(
     "Raise ValueError, listing the choices, unless value is one of them."
     if value not in choices: raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
 
-# %% ../nbs/03_reverse.ipynb #bb35a91c
+# %% ../nbs/03_reverse.ipynb #4dd2d886
 def prediction_to_x0(
     schedule: NoiseSchedule,  # tables indexed 0..T
     prediction: Tensor,       # what the network predicts, shape of xt
@@ -38,7 +39,7 @@ def prediction_to_x0(
     "The x_0 that goes with a predicted ε, x_0, v = √ᾱ·ε - √(1-ᾱ)·x_0 or posterior mean μ̃."
     check_choice('predict', predict, PREDICTIONS)
     if predict == 'x0': return prediction
-    t = steps_like(t, xt, schedule.T)
+    t = steps_like(t, xt, schedule.T, whole=predict == 'mu')
     alpha_bar = at(schedule.alpha_bar, t)
     signal, noise = broadcast(alpha_bar.sqrt(), xt), broadcast((1 - alpha_bar).sqrt(), xt)
     if predict == 'eps': return (xt - noise*prediction) / signal
@@ -46,7 +47,7 @@ def prediction_to_x0(
     weight_0, weight_t = (broadcast(w, xt) for w in posterior_coefficients(schedule, t))
     return (prediction - weight_t*xt) / weight_0
 
-# %% ../nbs/03_reverse.ipynb #5d538a23
+# %% ../nbs/03_reverse.ipynb #a6ed808c
 def x0_to_prediction(
     schedule: NoiseSchedule,  # tables indexed 0..T
     x0: Tensor,               # x_0, shape of xt
@@ -58,7 +59,7 @@ def x0_to_prediction(
     check_choice('predict', predict, PREDICTIONS)
     if predict == 'x0': return x0
     if predict == 'mu': return q_posterior(schedule, x0, xt, t)[0]
-    alpha_bar = at(schedule.alpha_bar, steps_like(t, xt, schedule.T))
+    alpha_bar = at(schedule.alpha_bar, steps_like(t, xt, schedule.T, whole=False))
     signal, noise = broadcast(alpha_bar.sqrt(), xt), broadcast((1 - alpha_bar).sqrt(), xt)
     eps = (xt - signal*x0) / noise
     return eps if predict == 'eps' else signal*eps - noise*x0
@@ -120,32 +121,34 @@ def split_output(
     output = output.to(torch.promote_types(xt.dtype, torch.float32))
     return output.chunk(2, dim=1) if parts == 2 else (output, None)
 
-# %% ../nbs/03_reverse.ipynb #fcc2da13
+# %% ../nbs/03_reverse.ipynb #7d19929c
+@dataclass(eq=False, repr=False)
 class ReverseSettings:
     "The choices that turn a network's output into a Gaussian. ValueError, listing the choices, for one that does not exist."
-    def __init__(self,
-        schedule: NoiseSchedule,       # tables indexed 0..T
-        predict: str = 'eps',          # what the model predicts: 'eps', 'x0', 'v' or 'mu'
-        variance: str = 'beta_tilde',  # 'beta', 'beta_tilde', 'learned_range' or 'learned' (a log-variance)
-        clip: bool = True,             # clip x̂_0 to [-1, 1], the range of images
-        sigma_1: str = 'beta_tilde',   # fixed variance at t = 1: 'beta_tilde' means β̃_2, 'beta' means β_1
-    ):
-        check_choice('predict', predict, PREDICTIONS)
-        check_choice('variance', variance, VARIANCES)
-        check_choice('sigma_1', sigma_1, ('beta_tilde', 'beta'))
-        self.schedule, self.predict, self.variance, self.clip, self.sigma_1 = schedule, predict, variance, clip, sigma_1
-        self.parts = 2 if variance.startswith('learned') else 1  # outputs a channel
+    schedule: NoiseSchedule       # tables indexed 0..T
+    predict: str = 'eps'          # what the model predicts: 'eps', 'x0', 'v' or 'mu'
+    variance: str = 'beta_tilde'  # 'beta', 'beta_tilde', 'learned_range' or 'learned' (a log-variance)
+    clip: bool = True             # clip x̂_0 to [-1, 1], the range of images
+    sigma_1: str = 'beta_tilde'   # fixed variance at t = 1: 'beta_tilde' means β̃_2, 'beta' means β_1
+    normaliser: object = None     # how pictures are scaled before noise is added (a data.Normaliser); not at all when None
+
+    def __post_init__(self):
+        for name, choices in dict(predict=PREDICTIONS, variance=VARIANCES, sigma_1=('beta_tilde', 'beta')).items(): check_choice(name, getattr(self, name), choices)
+        self.parts = 2 if self.variance.startswith('learned') else 1  # outputs a channel
 
     def __repr__(self):
-        return f'Reverse({self.schedule}, {self.predict!r}, {self.variance!r}, clip={self.clip}, sigma_1={self.sigma_1!r})'
+        return f'Reverse({self.schedule}, {self.predict!r}, {self.variance!r}, clip={self.clip}, sigma_1={self.sigma_1!r}' + (f', {self.normaliser})' if self.normaliser else ')')
 
     def to(self, device):
         "A copy whose schedule lives on another device."
-        return type(self)(self.schedule.to(device), self.predict, self.variance, self.clip, self.sigma_1)
+        return replace(self, schedule=self.schedule.to(device))
 
     def unclipped(self):
         "A copy that does not clip, as training on the bound needs it: where x̂_0 is clipped, no gradient passes."
-        return type(self)(self.schedule, self.predict, self.variance, False, self.sigma_1)
+        return replace(self, clip=False)
+
+    def from_data(self, x): return self.normaliser(x) if self.normaliser else x
+    def to_data(self, x): return self.normaliser.undo(x) if self.normaliser else x
 
 # %% ../nbs/03_reverse.ipynb #2a90b453
 def reverse_gaussian(
@@ -172,7 +175,7 @@ def reverse_draw(
     add = broadcast((torch.as_tensor(t, device=xt.device).expand(len(xt)) > 1).float(), xt)
     return (mean + add*torch.exp(0.5*log_variance)*noise_like(xt, noise)).to(xt.dtype)
 
-# %% ../nbs/03_reverse.ipynb #e1859a86
+# %% ../nbs/03_reverse.ipynb #b3d21bf4
 class Reverse(ReverseSettings):
     """p_θ(x_{t-1} | x_t) as a Gaussian. Ho et al. 2020, section 3.2. Throughout, t is one step in 1..T for all, or int64 (B,).
 
@@ -181,7 +184,7 @@ class Reverse(ReverseSettings):
         "x̂_0 from a model output, shape of xt; within [-1, 1] if clip."
         prediction, _ = split_output(output, xt, self.parts)
         x0 = prediction_to_x0(self.schedule, prediction, xt, t, self.predict)
-        return x0.clamp(-1, 1) if self.clip else x0
+        return self.from_data(self.to_data(x0).clamp(-1, 1)) if self.clip else x0
 
     def from_output(self, output, xt, t):
         "Mean, variance and log-variance of p_θ(x_{t-1} | x_t) from a model output; see mean_variance."

@@ -163,28 +163,30 @@ def offset_cosine_schedule(
     alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cos(angle)**2])
     return NoiseSchedule(1 - alpha_bar[1:]/alpha_bar[:-1])
 
-# %% ../nbs/01_schedules.ipynb #0ca42aec
+# %% ../nbs/01_schedules.ipynb #c8775d70
 def check_steps(
     t: Tensor | int,  # steps to check
     T: int,           # number of steps of the schedule
+    whole: bool = True,  # False lets t between the steps in, for networks trained in continuous time
 ) -> None:
     "Raise ValueError unless every t lies in 1..T. Free on accelerators, where looking would stall the queue."
-    if isinstance(t, float): raise ValueError(f't must be a whole step in 1..{T}, got {t}')
+    if isinstance(t, float) and whole: raise ValueError(f't must be a whole step in 1..{T}, got {t}')
     if isinstance(t, Tensor):
-        if t.dtype not in (torch.int64, torch.int32): raise ValueError(f't must be int64 steps in 1..{T}, got dtype {t.dtype}')
+        if t.dtype not in (torch.int64, torch.int32) and (whole or not t.is_floating_point()): raise ValueError(f't must be int64 steps in 1..{T}, got dtype {t.dtype}')
         if torch.compiler.is_compiling() or t.device.type != 'cpu' or t.numel() == 0: return
         low, high = t.min().item(), t.max().item()
     else: low = high = t
-    if low < 1 or high > T: raise ValueError(f't must lie in 1..{T}, got {low if low < 1 else high}; t = 0 is clean data, there is nothing to do')
+    if not (low >= 1 and high <= T): raise ValueError(f't must lie in 1..{T}, got {low if low < 1 else high}; t = 0 is clean data, there is nothing to do')
 
-# %% ../nbs/01_schedules.ipynb #167a8394
+# %% ../nbs/01_schedules.ipynb #9b8b1935
 def steps_like(
     t: Tensor | int,  # one step for all, or one for each image: int64, (B,)
     x: Tensor,        # the batch, (B, ...)
     T: int,           # number of steps of the schedule
-) -> Tensor:          # int64, (B,), on the device of x
+    whole: bool = True,  # False lets t between the steps in
+) -> Tensor:          # int64, or float where t is, (B,), on the device of x
     "Checked steps, one for each row of x. ValueError if a step leaves 1..T or the counts differ."
-    check_steps(t, T)
+    check_steps(t, T, whole)
     t = torch.as_tensor(t, device=x.device)
     if t.ndim == 0: t = t.expand(len(x))
     if t.shape != x.shape[:1]:
@@ -200,10 +202,13 @@ def broadcast(
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return value.to(device=x.device, dtype=dtype).reshape(-1, *[1]*(x.ndim - 1))
 
-# %% ../nbs/01_schedules.ipynb #20cc7816
+# %% ../nbs/01_schedules.ipynb #5649f562
 def at(
     table: Tensor,  # one of a schedule's tables, (T+1,)
-    t: Tensor,      # int64, (B,)
-) -> Tensor:        # table[t], (B,), in the table's own precision
+    t: Tensor,      # int64, (B,), or float in [0, T]
+) -> Tensor:        # table[t], (B,), in the table's own precision; between two entries, on the straight line from one to the other
     "Look up a table at t, wherever the two live."
-    return table.to(t.device)[t]
+    table = table.to(t.device)
+    if not t.is_floating_point(): return table[t]
+    below = t.floor().long().clamp(max=len(table) - 2)
+    return torch.lerp(table[below], table[below + 1], (t - below).to(table.dtype))

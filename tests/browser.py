@@ -1,6 +1,6 @@
-"""Lessons in a real JupyterLab, in headless Chromium: each is opened, run to its end, looked over for formulas that do not render and pictures that do not show, and every slider in it is moved.
+"""Lessons and recipes in a real JupyterLab, in headless Chromium: each is opened, run to its end, looked over for formulas that do not render and pictures that do not show, and every slider in it is moved.
 
-    python tests/browser.py                        all lessons, from a folder that holds nothing else; a line and screenshots for each
+    python tests/browser.py                        all of them, from a folder that holds nothing else; a line and screenshots for each
     python tests/browser.py tour 01_schedules      some of them
 
 Needs jupyterlab and selenium (the development extra), and Debian's chromium and chromium-driver. Cells flagged slow, gpu, hub or notest are left out."""
@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 import nbformat
-from notebooks import LESSONS
+from notebooks import TAUGHT
 
 CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 FLAGGED = re.compile(r'^#\|\s*(eval:\s*false|slow|gpu|hub|notest)\b', re.M)
@@ -143,7 +143,7 @@ def copy_without_flagged(lesson: Path, folder: Path) -> None:
 
 def main(names: list[str], shots: Path) -> None:
     shots.mkdir(parents=True, exist_ok=True)
-    chosen = [p for p in LESSONS if not names or p.stem in names]
+    chosen = [p for p in TAUGHT if not names or p.stem in names]
     with tempfile.TemporaryDirectory() as scratch:
         (folder := Path(scratch)/'course').mkdir()
         for lesson in chosen: copy_without_flagged(lesson, folder)

@@ -6,6 +6,7 @@ import nbformat
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 LESSONS = [p for p in NOTEBOOKS if p.parent == ROOT/'nbs' and (p.name[:2].isdigit() or p.stem == 'tour')]
+TAUGHT = [p for p in NOTEBOOKS if p.parent in (ROOT/'nbs', ROOT/'nbs'/'recipes')]  # lessons, clinic, index and recipes
 SOLUTION = re.compile(r'<details>.*?</details>', re.S)
 BLOCK = re.compile(r'```python\n(.*?)```', re.S)
 

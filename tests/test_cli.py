@@ -120,7 +120,8 @@ def test_every_option_arrives(tmp_path, tiny_run, monkeypatch):
     monkeypatch.setattr('ddpm_course.cli.start_training', lambda config: seen.append(config) or tiny_run)
     wanted = TrainConfig(T=7, schedule='linear', predict='v', variance='beta', widths=[8, 16], attention_at=[0, 1], layers=2, dropout=0.1, checkpointing=True, data='x', size=9, out='o', seed=3, steps=4, batch=5, lr=0.5, warmup=6,
                          decay='constant', weight_decay=0.2, clip_norm=2., ema=0.3, flips=True, loss='l1', precision='fp16', device='cpu', save_every=8, sample_every=4, fid_samples=6, tensorboard=True, accumulate=2, compile=True, skip_bad=True, holdout=9,
-                         objective='vlb', weighting='snr', draw_t='importance', labels=True, hide_labels=0.3)
+                         objective='vlb', weighting='snr', draw_t='importance', labels=True, hide_labels=0.3,
+                         unclipped=True, normalise=True, network='flowers', heads=2, groups=4, activation='leaky_relu', details='diffusers', beta_2=0.9)
     words = []
     for field in dataclasses.fields(TrainConfig):
         value = getattr(wanted, field.name)
@@ -371,8 +372,8 @@ def test_a_run_of_one_step(capsys, tmp_path):
 
 # All three
 
-@pytest.mark.parametrize('command, options', [(ddpm_train, [f.name.replace('_', '-') for f in dataclasses.fields(TrainConfig)] + ['resume', 'diagnose']),
-                                              (ddpm_sample, ['n', 'steps', 'eta', 'seed', 'out', 'pngs', 'device']),
+@pytest.mark.parametrize('command, options', [(ddpm_train, [f.name.replace('_', '-') for f in dataclasses.fields(TrainConfig)] + ['resume', 'diagnose', 'preset']),
+                                              (ddpm_sample, ['n', 'steps', 'sampler', 'spacing', 'eta', 'seed', 'out', 'pngs', 'device']),
                                               (ddpm_eval, ['bits', 'n', 'steps', 'draws', 'variance', 'weights', 'data', 'batch', 'seed', 'out', 'device'])])
 def test_help_tells_all(capsys, command, options):
     with pytest.raises(SystemExit) as stop: command(['--help'])
@@ -380,7 +381,7 @@ def test_help_tells_all(capsys, command, options):
     assert stop.value.code == 0 and not err and all(f'--{o}' in out for o in options)
     words = ' '.join(out.split())
     if command is ddpm_train: assert all(n in words for n in (*DATA_NAMES, 'config.json', 'losses.csv', f'(default: {TrainConfig().steps})', '(default: cosine)'))
-    else: assert 'RUN' in words and ('(default: 50)' if command is ddpm_sample else '(default: bits.png)') in words
+    else: assert 'RUN' in words and ('(default: 50; all T for --sampler ddpm)' if command is ddpm_sample else '(default: bits.png)') in words
 
 
 def test_the_installed_commands(tiny_run, tmp_path):

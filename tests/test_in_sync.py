@@ -7,8 +7,8 @@ import pytest
 from notebooks import NOTEBOOKS, ROOT, name
 
 READING_ORDER = ['gaussians', 'schedules', 'forward', 'reverse', 'elbo', 'losses', 'unet', 'training', 'sampling', 'ddim', 'score', 'metrics', 'improved', 'guidance', 'pretrained']
-LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints', 'diagnose']
-ON_TOP = ['cli', 'exercises', 'widgets']
+LIB = ['devices', 'ranks', 'data', 'plots', 'checkpoints', 'networks', 'diagnose']
+ON_TOP = ['cli', 'presets', 'figures', 'exercises', 'widgets']
 
 
 @pytest.fixture

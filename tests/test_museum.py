@@ -48,6 +48,12 @@ def test_an_exhibit_has_its_plate_and_a_check_that_was_run(title, cells):
     assert re.search(r'^caught\(check, wrong, right\)$', source, re.M) and any('caught' in text for text in ran)
 
 
+@pytest.mark.parametrize('title, cells', exhibits(), ids=[title.split(':')[0] for title, _ in exhibits()])
+def test_an_exhibit_says_what_its_check_asks(title, cells):
+    prose = '\n'.join(c.source for c in cells if c.cell_type == 'markdown')
+    assert re.search(r'\b[Tt]he check\b', prose) or re.search(r'check of exhibit \d', prose)
+
+
 def test_each_exhibit_is_in_the_catalogue():
     catalogue = next(cells for _, title, cells in sections() if title == 'The catalogue')[0].source
     rows = [[column.strip() for column in row.split('|')[1:-1]] for row in re.findall(r'^\| \d+ \|.*$', catalogue, re.M)]

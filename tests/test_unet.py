@@ -158,7 +158,7 @@ def test_groups_of_one_channel_are_warned_about_because_they_hide_the_time():
         assert (relative(a, b) > 1e-3) is sees and (relative(a, b) < 1e-9) is not sees
 
 
-@pytest.mark.parametrize('make, word', [(lambda: UNet(1, widths=(12, 20)), 'groups'), (lambda: UNet(1, groups=0), 'groups must be at least 1'), (lambda: UNet(1, widths=(16,), attention_at=(1,)), 'levels'),
+@pytest.mark.parametrize('make, word', [(lambda: UNet(1, widths=(12, 20)), 'groups'), (lambda: UNet(1, groups=-1), 'groups must be at least 1, or 0'), (lambda: UNet(1, widths=(16,), attention_at=(1,)), 'levels'),
                                         (lambda: UNet(1, widths=()), 'widths'), (lambda: UNet(1, layers=0), 'layers'), (lambda: UNet(1, widths=(6, 8), groups=2, attention_at=(), speed_shift=3), 'speed_shift'),
                                         (lambda: UNet(1, widths=(16,), attention_at=(), heads=3), 'heads=3'), (lambda: UNet(1, widths=(16, 24), groups=8, head_dim=16), 'head_dim=16'),
                                         (lambda: UNet(1, head_dim=0), 'head_dim must be'), (lambda: UNet(1, padding='before'), "'after' or 'both'"), (lambda: UNet(1, eps=0.), 'eps'),
