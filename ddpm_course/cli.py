@@ -432,7 +432,7 @@ def run_evaluation(args: list[str] | None) -> None:
     model.to(pick_device(options.device))
     (evaluate_bits if options.bits else evaluate_samples)(options, model, reverse, config)
 
-# %% ../nbs/lib/cli.ipynb #7e210d08
+# %% ../nbs/lib/cli.ipynb #168646c8
 def evaluate_bits(options, model, reverse, config: dict) -> None:
     "The likelihood of pictures: four lines and a plot."
     import torch
@@ -440,7 +440,7 @@ def evaluate_bits(options, model, reverse, config: dict) -> None:
     data, origin = eval_pictures(options, config)
     chosen, device = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:options.n], model_device(model)
     if options.variance: reverse.variance = options.variance
-    print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse)}', flush=True)
+    print(f'{len(chosen):,} picture{"s" if len(chosen) != 1 else ""} of {"×".join(map(str, data.shape))} with {data.levels} grey levels, {origin}\n{how_measured(options, reverse, labels_in_turn(model, 1) is not None)}', flush=True)
     print_ledger(measure_bits(model, reverse.to(device), data.floats(chosen).to(device), data.levels, options), data.levels, options.out)
 
 # %% ../nbs/lib/cli.ipynb #63495b1c
@@ -472,11 +472,11 @@ def print_quality(options, scores: dict, floor: dict | None) -> None:
     for name in (['fid'] if options.fid else []) + (['kid'] if options.kid else []) + ['precision', 'recall'] + (['inception_score'] if 'inception_score' in scores else []):
         print(f'{name.replace("_", " ").upper() if name in ("fid", "kid") else name.replace("_", " "):16}{column(scores, name):19}{column(floor, name):>12}'.rstrip())
 
-# %% ../nbs/lib/cli.ipynb #74c8b438
-def how_measured(options, reverse) -> str:
+# %% ../nbs/lib/cli.ipynb #c04322c2
+def how_measured(options, reverse, labels: bool) -> str:
     "Everything that somebody else needs in order to get the same number."
     steps = 'every step' if options.steps in (None, reverse.schedule.T) else f'{options.steps} of {reverse.schedule.T} steps for each picture'
-    return (f'T = {reverse.schedule.T}, network predicts {reverse.predict}, variance {reverse.variance}, x̂_0 {"clipped" if reverse.clip else "not clipped"}, '
+    return (f'T = {reverse.schedule.T}, network predicts {reverse.predict}{" (not told the labels)" if labels else ""}, variance {reverse.variance}, x̂_0 {"clipped" if reverse.clip else "not clipped"}, '
             f'{"averaged weights" if options.weights == "ema" else "last weights"}; {steps}, {options.draws} noise draw{"s" if options.draws > 1 else ""} each, seed {options.seed}')
 
 # %% ../nbs/lib/cli.ipynb #558a2c75

@@ -156,24 +156,105 @@ def test_folded_answers_are_right_and_others_are_not(capsys):
             assert capsys.readouterr().out.startswith(word), f'question {number}, answered {guess}'
 
 
+SAT_DOWN = [*LESSONS, ROOT/'nbs'/'clinic.ipynb']
+COUNT = ['', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight']
+ORDINALS = ['Second', 'Third', 'Fourth', 'Fifth', 'Sixth', 'Seventh']
+sat_down = pytest.mark.parametrize('lesson', SAT_DOWN, ids=name)
+
+
+def promise(lesson):
+    "The line of a lesson's first cell that says how long it takes, and the minutes of each sitting."
+    line = re.search(r'^\*\*Time:\*\* (\d+(?: \+ \d+)*) minutes\b.*$', prose(lesson)[0], re.M)
+    assert line, 'the first cell must promise its sittings: **Time:** 20 + 25 minutes'
+    return line.group(0), [int(n) for n in line.group(1).split(' + ')]
+
+
+def recaps(lesson):
+    "(position, words) of each cell that opens a further sitting."
+    return [(i, c.source) for i, c in enumerate(read(lesson).cells) if c.cell_type == 'markdown' and 'sitting.**' in c.source]
+
+
+def reading_minutes(part):
+    "Of some cells: 200 words a minute, 30 s an equation, 20 s a figure, 15 s a code cell; folded text is not counted. And how many things there are to do."
+    text = re.sub(r'<details>.*?</details>', '', '\n\n'.join(c.source for c in part if c.cell_type == 'markdown'), flags=re.S)
+    displayed = len(re.findall(r'\$\$.+?\$\$', text, re.S))
+    words = re.sub(r'\]\([^)]*\)', ']', without_math(re.sub(r'\$\$.+?\$\$', ' ', text, flags=re.S))).split()
+    code = [c for c in part if c.cell_type == 'code']
+    figures = sum('image/png' in o.get('data', {}) for c in code for o in c.outputs)
+    to_do = len(re.findall(r'^\*\*Exercise ', text, re.M)) + sum('check_diagnosis(' in c.source for c in code)
+    return len(words)/200 + displayed/2 + figures/3 + len(code)/4, to_do
+
+
+@sat_down
+def test_every_sitting_is_promised_15_to_30_minutes(lesson):
+    _, minutes = promise(lesson)
+    assert all(15 <= m <= 30 for m in minutes)
+    assert lesson.stem != 'tour' or minutes == [15]
+
+
+@sat_down
+def test_every_further_sitting_opens_with_a_recap(lesson):
+    "Enough to go on the next day: what we have, then what comes; directly before a heading, the one that the first cell announces if it names any."
+    line, minutes = promise(lesson)
+    found, all_cells = recaps(lesson), read(lesson).cells
+    assert [re.match(r'> \*\*(\w+) sitting\.\*\* So far: ', words).group(1) for _, words in found] == ORDINALS[:len(minutes) - 1]
+    headings = []
+    for i, words in found:
+        assert all(row.startswith('>') for row in words.splitlines()), 'a recap stands in a cell of its own'
+        before, now = words.split(' Now: ')
+        assert 12 <= len(before.split()) <= 150 and len(now.split()) >= 8, 'what we may rely on, in a few sentences, and then what comes'
+        after = all_cells[i + 1]
+        assert after.cell_type == 'markdown' and after.source.startswith('#'), 'a sitting begins at a heading'
+        headings.append(after.source.splitlines()[0].lstrip('# '))
+    assert not headings or f'in {COUNT[len(minutes)]} sittings' in line
+    announced = re.findall(r'(?<!\*)\*([^*]+)\*(?!\*)', line.split('**Builds on:**')[0])
+    right = len(announced) == len(headings) and all(h.replace('`', '').startswith(a.replace('`', '')) for h, a in zip(headings, announced))
+    assert right or not announced, f'announced: {announced}, found: {headings}'
+
+
+@sat_down
+def test_no_sitting_is_much_longer_than_promised(lesson):
+    "By a rough estimate of the reading; nor much shorter, if each exercise takes five minutes. The tour's exercises are extra."
+    _, minutes = promise(lesson)
+    all_cells = read(lesson).cells
+    if lesson.stem == 'tour': all_cells = all_cells[:next(i for i, c in enumerate(all_cells) if '## Exercises' in c.source)]
+    ends = [0, *(i for i, _ in recaps(lesson)), len(all_cells)]
+    for m, start, end in zip(minutes, ends, ends[1:]):
+        reading, to_do = reading_minutes(all_cells[start:end])
+        assert reading <= m + (10 if lesson.stem == 'tour' else 4) and m <= reading + 5*to_do + 4, f'promised {m} minutes; reading takes {reading:.0f}, and there are {to_do} exercises'
+
+
 def map_of_the_course():
     scope = {}
     for cell in cells(page('before'), 'code'):
-        if cell.source.startswith(('minutes = ', 'def before(', 'quick = ')): exec(cell.source, scope)
+        if cell.source.startswith(('sittings = ', 'def before(', 'quick = ')): exec(cell.source, scope)
     return scope
 
 
 def test_the_map_agrees_with_the_lessons():
     scope = map_of_the_course()
     keys = {lesson.stem if lesson.stem == 'tour' else lesson.stem[:2]: lesson for lesson in LESSONS}
-    assert set(scope['minutes']) == set(keys) and scope['everything'] == list(scope['minutes'])
+    assert set(scope['sittings']) == set(keys)
     for key, lesson in keys.items():
+        assert scope['sittings'][key] == promise(lesson)[1], f'{key}: the map has other times than the lesson'
         opening = prose(lesson)[0]
-        time = re.search(r'\*\*Time:\*\* (\d+) minutes', opening)
-        assert scope['minutes'][key] == (int(time.group(1)) if time else 60), f'{key}: the map has another time than the lesson'
         needed = {t if t == 'tour' else t[:2] for t in re.findall(r'\]\((\d\d_\w+|tour)\.ipynb\)', opening.split('**Builds on:**')[1].split('**Gives:**')[0])}
         assert needed <= scope['before'](key), f'{key}: the map forgets {needed - scope["before"](key)}'
-    assert sum(scope['minutes'][k] for k in scope['quick']) <= 150, 'more than an afternoon'
+
+
+def test_the_routes_of_the_map_are_as_long_as_they_say():
+    scope = map_of_the_course()
+    time = {route: sum(m for key, n in scope[route].items() for m in scope['sittings'][key][:n]) for route in ('quick', 'weekend', 'everything')}
+    assert time['quick'] <= 150 and time['weekend'] <= 720, 'more than an afternoon, or a weekend'
+    assert list(scope['everything']) == list(scope['sittings']) and time['everything'] == sum(sum(m) for m in scope['sittings'].values())
+
+
+def test_the_index_agrees_with_the_lessons():
+    rows = {row[2]: row[4] for text in prose(ROOT/'nbs'/'index.ipynb') for line in text.splitlines() if line.startswith('| [![') for row in [[cell.strip() for cell in line.split('|')]]}
+    assert len(rows) == len(LESSONS)
+    for lesson in LESSONS:
+        shown = [minutes for link, minutes in rows.items() if f']({lesson.name})' in link]
+        assert shown == [' + '.join(map(str, promise(lesson)[1]))], f'{lesson.name}: the index has other times than the lesson'
 
 
 def test_errata_has_both_tables():
