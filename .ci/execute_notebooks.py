@@ -54,7 +54,7 @@ def static_outputs(outputs, state):
     return [o for o in flat if not empty(o)]
 
 
-SPOKEN = {r'\bar\alpha': 'ᾱ', r'\hat\sigma': 'σ̂', r'\nabla': '∇', r'\varphi': 'φ', r'\alpha': 'α', r'\beta': 'β', r'\epsilon': 'ε', r'\sigma': 'σ', r'\mu': 'μ', r'\eta': 'η', r'\lambda': 'λ', r'\rho': 'ρ', r'\theta': 'θ', r'\sqrt': '√', r'\cdot': '·', r'\mid': '|',
+SPOKEN = {r'\bar\alpha': 'ᾱ', r'\hat\sigma': 'σ̂', r'\tilde\beta': 'β̃', r'\tilde\mu': 'μ̃', r'\nabla': '∇', r'\varphi': 'φ', r'\alpha': 'α', r'\beta': 'β', r'\epsilon': 'ε', r'\sigma': 'σ', r'\mu': 'μ', r'\eta': 'η', r'\lambda': 'λ', r'\rho': 'ρ', r'\theta': 'θ', r'\sqrt': '√', r'\cdot': '·', r'\mid': '|',
           r'\times': '×', r'\approx': '≈', r'\le': '≤', r'\ge': '≥', r'\pm': '±', r'\to': '→', r'\dots': '…', r'\infty': '∞', r'\log': 'log ', r'\,': ' ', r'\ ': ' '}
 
 

@@ -7,10 +7,10 @@ __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'SAMPLE_EXA
            'told', 'labels_in_turn', 'labels_like', 'draw_samples', 'drawing', 'distance_of_samples', 'in_one_line',
            'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'train_options', 'run_training', 'go_on',
            'print_diagnosis', 'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked',
-           'refuse_labels', 'label_called', 'sampler_called', 'ancestral', 'steps_asked', 'drawn_from', 'write_pngs',
-           'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape', 'eval_pictures', 'run_evaluation', 'evaluate_bits',
-           'evaluate_samples', 'print_quality', 'how_measured', 'measure_bits', 'print_ledger', 'lessons_folder',
-           'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab', 'main']
+           'refuse_labels', 'label_called', 'sampler_called', 'ancestral', 'clipped_or_not', 'steps_asked',
+           'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape', 'eval_pictures',
+           'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured', 'measure_bits',
+           'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab', 'main']
 
 # %% ../nbs/lib/cli.ipynb #171e3b39
 import argparse, dataclasses, sys
@@ -236,7 +236,7 @@ SAMPLE_EXAMPLES = """examples:
   ddpm_sample runs/digits-1 --n 100 --pngs pictures            also as single files
   ddpm_sample digits-labels --label 3 7 --guidance 2           threes and sevens"""
 
-# %% ../nbs/lib/cli.ipynb #892f1d7f
+# %% ../nbs/lib/cli.ipynb #afb4628c
 def sample_parser() -> OneLineParser:
     "Options of ddpm_sample."
     parser = OneLineParser('ddpm_sample', description=SAMPLE_HELP, epilog=SAMPLE_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,6 +252,7 @@ def sample_parser() -> OneLineParser:
     parser.add_argument('--out', default='samples.png', help='file for the grid (default: samples.png)')
     parser.add_argument('--pngs', metavar='FOLDER', help='also write each picture as its own file, at its own size, into this folder')
     parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
+    parser.add_argument('--clip', action=argparse.BooleanOptionalAction, help='keep x̂_0 within [-1, 1], or let it go beyond (default: as the run was trained)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
     return parser
 
@@ -260,7 +261,7 @@ def ddpm_sample(args: list[str] | None = None) -> None:
     "The shell's ddpm_sample. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_sample', run_sampling, args)
 
-# %% ../nbs/lib/cli.ipynb #65aaf153
+# %% ../nbs/lib/cli.ipynb #153e679a
 def run_sampling(args: list[str] | None) -> None:
     "Read options, draw samples in batches, write the grid and the single pictures."
     options = sample_parser().parse_args(args)
@@ -271,6 +272,7 @@ def run_sampling(args: list[str] | None) -> None:
     from ddpm_course.devices import AtPrecision, pick_device
     sampler = sampler_called(options.sampler, options.eta, options.spacing)
     model, reverse, config = load_run(options.run)
+    reverse = clipped_or_not(reverse, options.clip)
     labels, network = labels_asked(options, model, config), AtPrecision(model, pick_device(options.device), options.precision)
     x = torch.cat([part.cpu() for part in drawn_from(range(options.seed, options.seed + options.n), reverse, network, config['data']['shape'], steps_asked(options, reverse.schedule.T), sampler, labels=labels, guidance=options.guidance)])
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
@@ -304,7 +306,7 @@ def label_called(word: str, names: list[str]) -> int:
     if word.isdecimal() and int(word) < len(names): return int(word)
     raise ValueError(f'no label {word!r}: this run knows {", ".join(names)} (or 0 to {len(names) - 1})')
 
-# %% ../nbs/lib/cli.ipynb #b2f3f713
+# %% ../nbs/lib/cli.ipynb #f173f76c
 SAMPLERS = {'ddim': 'DDIM', 'dpm': 'DPM-Solver++ 2M', 'heun': "Heun's method", 'ddpm': 'DDPM'}
 
 
@@ -325,6 +327,11 @@ def ancestral(reverse, model, shape, steps: int, seeds=None):
     if not 1 <= steps <= (T := reverse.schedule.T): raise ValueError(f'steps must be a whole number in 1..{T} (the steps of the schedule), got {steps}')
     if steps < T: reverse, model = fewer_steps(reverse, model, steps)
     return ddpm_sample(reverse, model, shape, seeds=seeds)
+
+
+def clipped_or_not(reverse, clip: bool | None):
+    "The reverse process with --clip or --no-clip; as it is where neither was said."
+    return reverse if clip is None else dataclasses.replace(reverse, clip=clip)
 
 
 def steps_asked(options, T: int) -> int:
@@ -357,7 +364,7 @@ EVAL_EXAMPLES = """examples:
   ddpm_eval digits --fid --kid --steps 20           samples by DDIM in 20 steps
   ddpm_eval runs/cifar10-1 --bits --n 1000          the first 1,000 of a fixed shuffle of the test part"""
 
-# %% ../nbs/lib/cli.ipynb #08a21e90
+# %% ../nbs/lib/cli.ipynb #4c6351f4
 def eval_parser() -> OneLineParser:
     "Options of ddpm_eval."
     parser = OneLineParser('ddpm_eval', usage='ddpm_eval RUN (--bits | --fid --kid) [options]', description=EVAL_HELP, epilog=EVAL_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -380,6 +387,7 @@ def eval_parser() -> OneLineParser:
     parser.add_argument('--seed', type=int, default=0, help='of the noise and of the drawn t (default: 0)')
     parser.add_argument('--out', default='bits.png', help='file for the plot (default: bits.png)')
     parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network when samples are drawn; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
+    parser.add_argument('--clip', action=argparse.BooleanOptionalAction, help='keep x̂_0 within [-1, 1], or let it go beyond (default: as the run was trained)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
     return parser
 
@@ -421,13 +429,14 @@ def eval_pictures(options, config: dict):
     check_shape(data, shape)
     return data, origin
 
-# %% ../nbs/lib/cli.ipynb #c601e914
+# %% ../nbs/lib/cli.ipynb #10763889
 def run_evaluation(args: list[str] | None) -> None:
     "Read options and measure one thing or the other."
     options = eval_parser().parse_args(args)
     from ddpm_course.checkpoints import load_run
     from ddpm_course.devices import pick_device
     model, reverse, config = load_run(options.run, options.weights)
+    reverse = clipped_or_not(reverse, options.clip)
     check_eval(options, reverse)
     model.to(pick_device(options.device))
     (evaluate_bits if options.bits else evaluate_samples)(options, model, reverse, config)

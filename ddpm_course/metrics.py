@@ -10,7 +10,7 @@ __all__ = ['SHIPPED', 'AT_ONCE', 'SAMPLERS', 'Classifier', 'in_units', 'train_cl
            'InceptionBody', 'inception_features', 'features_for', 'timed_samples', 'quality_table', 'row_text',
            'table_text', 'main']
 
-# %% ../nbs/11_metrics.ipynb #7ea44954
+# %% ../nbs/11_metrics.ipynb #1bfa7b62
 import argparse, statistics, time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from .data import ImageSet, load_as_trained, to_float, to_uint8
 from .checkpoints import load_run, load_weights, save_json
 from .devices import AtPrecision, pick_device
 from .sampling import model_device
-from .ddim import ddim_sample, dpm_sample
+from .ddim import SPACINGS, ddim_sample, dpm_sample
 
 # %% ../nbs/11_metrics.ipynb #696af1bc
 class Classifier(nn.Module):
@@ -436,7 +436,7 @@ def table_text(rows: list[dict], seconds: bool = False) -> str:
     heading = f'{"":16}{"steps":>6}{"FID":>9}{"KID":>10}{"":9}{"precision":>10}{"recall":>8}' + (f'{"seconds":>10}' if seconds else '')
     return '\n'.join([heading, *(row_text(row, seconds) for row in rows)])
 
-# %% ../nbs/11_metrics.ipynb #51e01558
+# %% ../nbs/11_metrics.ipynb #cfd63939
 def main(args: list[str] | None = None) -> None:
     "The table as a script: python -m ddpm_course.metrics --run runs/fashion --n 5000 --device cuda"
     parser = argparse.ArgumentParser('python -m ddpm_course.metrics', description='Quality of samples against calls of the network, for several samplers.')
@@ -444,13 +444,15 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument('--n', type=int, default=500, help='samples of each kind (default: 500)')
     parser.add_argument('--steps', type=int, nargs='+', default=(5, 10, 20, 50, 100, 1000), help='calls of the network (default: 5 10 20 50 100 1000)')
     parser.add_argument('--samplers', nargs='+', choices=SAMPLERS, default=list(SAMPLERS), metavar='NAME', help=f'some of: {"; ".join(SAMPLERS)}')
+    parser.add_argument('--spacing', choices=SPACINGS, help='which steps to visit (default: as each sampler does by itself)')
     parser.add_argument('--batch', type=int, default=500, help='samples drawn at once (default: 500)')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'auto', 'bf16', 'fp16'), help='of the network (default: fp32; auto is quicker)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps (default: auto)')
     parser.add_argument('--out', help='a .json file for the rows')
     options = parser.parse_args(args)
     print(table_text([], seconds=True))
-    rows = quality_table(options.run, options.n, options.steps, {name: SAMPLERS[name] for name in options.samplers}, device=pick_device(options.device), batch=options.batch, precision=options.precision,
+    spaced = partial(partial, spacing=options.spacing) if options.spacing else lambda sampler: sampler
+    rows = quality_table(options.run, options.n, options.steps, {name: spaced(SAMPLERS[name]) for name in options.samplers}, device=pick_device(options.device), batch=options.batch, precision=options.precision,
                          report=lambda row: print(row_text(row, seconds=True), flush=True))
     if options.out: save_json({'rows': rows}, options.out)
 

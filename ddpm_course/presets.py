@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['DDPM', 'IMPROVED', 'DIGITS', 'FACES', 'FLOWERS', 'CARS', 'PRESETS', 'Preset', 'preset_called', 'preset',
-           'settings_table', 'training_flops', 'hours', 'improvement']
+           'settings_table', 'training_flops', 'hours', 'garment_features', 'improvement']
 
-# %% ../nbs/lib/presets.ipynb #5841fd25
+# %% ../nbs/lib/presets.ipynb #5e54766c
 import dataclasses
 from dataclasses import dataclass
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from .checkpoints import load_run
 from .ddim import ddim_sample
-from .metrics import fid
+from .metrics import Features, features_for, fid
 from .training import TrainConfig, build
 
 # %% ../nbs/lib/presets.ipynb #586f0742
@@ -32,10 +33,10 @@ DDPM = dict(
     data='cifar10', T=1000, schedule='linear', variance='beta', widths=(128, 256, 256, 256), layers=2, attention_at=(1,), groups=32, dropout=0.1, flips=True,
     steps=800_000, batch=128, lr=2e-4, warmup=5000, decay='constant', weight_decay=0., beta_2=0.999, clip_norm=1., ema=0.9999, save_every=10_000, sample_every=50_000)
 
-# %% ../nbs/lib/presets.ipynb #e158d682
+# %% ../nbs/lib/presets.ipynb #6eccbc32
 IMPROVED = dict(
     data='cifar10', T=4000, schedule='cosine', variance='learned_range', objective='hybrid', widths=(128, 256, 256, 256), layers=3, attention_at=(1, 2), heads=4, groups=32, dropout=0.3,
-    steps=500_000, batch=128, lr=1e-4, warmup=0, decay='constant', weight_decay=0., beta_2=0.999, ema=0.9999, save_every=10_000, sample_every=50_000)
+    steps=500_000, batch=128, lr=1e-4, warmup=0, decay='constant', weight_decay=0., beta_2=0.999, clip_norm=1e9, ema=0.9999, save_every=10_000, sample_every=50_000)
 
 # %% ../nbs/lib/presets.ipynb #410fa630
 DIGITS = dict(
@@ -103,6 +104,13 @@ def training_flops(
 def hours(flops: float, peak: float, share: float) -> float:
     "Hours at this share of a device's peak (operations a second; an A100's is 312e12 in bf16, an H100's 989e12, a T4's 65e12 in fp16)."
     return flops/(peak*share)/3600
+
+# %% ../nbs/lib/presets.ipynb #0a917a1e
+def garment_features() -> Features:
+    "The features that ship for Fashion-MNIST, for pictures of any size, (B, 1 or 3, H, W): greyed, and brought to the 32×32 pixels that they were trained on."
+    shipped = features_for('fashion-mnist')
+    grey = lambda x: F.interpolate(x.mean(1, keepdim=True), 32, mode='bilinear')
+    return dataclasses.replace(shipped, body=lambda x: shipped.body(grey(x)), shape=None)
 
 # %% ../nbs/lib/presets.ipynb #c9a1e881
 @torch.no_grad()

@@ -12,7 +12,7 @@ from ddpm_course.forward import q_posterior, q_sample, q_step
 from ddpm_course.improved import fewer_steps
 from ddpm_course.losses import ContinuousSteps, simple_loss
 from ddpm_course.networks import NETWORKS
-from ddpm_course.presets import PRESETS, hours, improvement, preset, preset_called, settings_table, training_flops
+from ddpm_course.presets import PRESETS, garment_features, hours, improvement, preset, preset_called, settings_table, training_flops
 from ddpm_course.reverse import GaussianOracle, Reverse, prediction_to_x0, x0_to_prediction
 from ddpm_course.sampling import ddpm_sample as sample_ddpm
 from ddpm_course.schedules import at, check_steps, linear_schedule, offset_cosine_schedule, steps_like
@@ -84,6 +84,15 @@ def test_improvement_needs_no_luck(tmp_path):
     assert after == pytest.approx(before, rel=1e-4)
     before, after = improvement('digits', features, real, n=64, steps=10)
     assert after < before/2
+
+
+def test_features_of_garments_of_any_size():
+    "At their own size as they ship; a picture and its enlargement are one; three equal channels are grey."
+    from ddpm_course.metrics import features_for
+    x, any_size = torch.rand(3, 1, 32, 32)*2 - 1, garment_features()
+    assert torch.allclose(any_size(x), features_for('fashion-mnist')(x), atol=1e-5)
+    assert torch.allclose(any_size(x.expand(-1, 3, -1, -1)), any_size(x), atol=1e-4)
+    assert torch.allclose(any_size(x[..., ::2, ::2].contiguous()), any_size(torch.nn.functional.interpolate(x[..., ::2, ::2], 32, mode='bilinear')), atol=0.2)
 
 
 # Between the steps
@@ -283,6 +292,17 @@ def test_the_chain_of_the_paper_on_the_command_line():
     shorter = Reverse(offset_cosine_schedule(7), clip=False)
     assert torch.equal(sampler(shorter, model, (2, 1, 8, 8), 7, seeds=seeds), sample_ddpm(shorter, model, (2, 1, 8, 8), seeds=seeds))
     with pytest.raises(ValueError, match=r'1\.\.7'): sampler(shorter, model, (2, 1, 8, 8), 8, seeds=seeds)
+
+
+@pytest.mark.parametrize('command', ['sample', 'eval'])
+def test_clipping_on_the_command_line(tmp_path, monkeypatch, command):
+    "As the run was trained, unless the command says otherwise."
+    monkeypatch.chdir(tmp_path)
+    from ddpm_course import cli
+    seen, run = [], start(tmp_path/'run', unclipped=True)
+    monkeypatch.setattr(cli, 'drawn_from', lambda seeds, reverse, *rest, **named: seen.append(reverse.clip) or iter([torch.zeros(len(seeds), 1, 8, 8)]))
+    for words in ([], ['--clip'], ['--no-clip']): (ddpm_sample if command == 'sample' else ddpm_eval)([str(run), '--n', '4', *words, *(['--fid'] if command == 'eval' else [])])
+    assert seen == [False, True, False]
 
 
 def test_spacing_on_the_command_line():

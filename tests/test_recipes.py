@@ -61,7 +61,8 @@ def test_commands_can_be_typed(path):
 def test_it_learns_and_says_so(path):
     "A cell asserts that the loss falls, and one that samples beat those of an untrained network."
     cells_with_assert = [c.source for c in cells(path, 'code') if 'assert' in c.source]
-    assert any('loss' in s for s in cells_with_assert) and any(re.search(r'assert .*(after|before)', s) for s in cells_with_assert)
+    assert any('loss' in s for s in cells_with_assert) and 'improvement(' in code(path)
+    assert any(re.search(r'assert .*\b(after|before|scores?)\b.*<|assert .*<.*\b(after|before|scores?)\b', s) for s in cells_with_assert)
     assert 'training_flops(' in code(path) and 'hours(' in code(path), 'no estimate of the time at full size'
 
 
