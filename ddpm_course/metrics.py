@@ -436,7 +436,7 @@ def table_text(rows: list[dict], seconds: bool = False) -> str:
     heading = f'{"":16}{"steps":>6}{"FID":>9}{"KID":>10}{"":9}{"precision":>10}{"recall":>8}' + (f'{"seconds":>10}' if seconds else '')
     return '\n'.join([heading, *(row_text(row, seconds) for row in rows)])
 
-# %% ../nbs/11_metrics.ipynb #cfd63939
+# %% ../nbs/11_metrics.ipynb #663aa658
 def main(args: list[str] | None = None) -> None:
     "The table as a script: python -m ddpm_course.metrics --run runs/fashion --n 5000 --device cuda"
     parser = argparse.ArgumentParser('python -m ddpm_course.metrics', description='Quality of samples against calls of the network, for several samplers.')
@@ -451,8 +451,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument('--out', help='a .json file for the rows')
     options = parser.parse_args(args)
     print(table_text([], seconds=True))
-    spaced = partial(partial, spacing=options.spacing) if options.spacing else lambda sampler: sampler
-    rows = quality_table(options.run, options.n, options.steps, {name: spaced(SAMPLERS[name]) for name in options.samplers}, device=pick_device(options.device), batch=options.batch, precision=options.precision,
+    spacing = dict(spacing=options.spacing) if options.spacing else {}
+    rows = quality_table(options.run, options.n, options.steps, {name: partial(SAMPLERS[name], **spacing) for name in options.samplers}, device=pick_device(options.device), batch=options.batch, precision=options.precision,
                          report=lambda row: print(row_text(row, seconds=True), flush=True))
     if options.out: save_json({'rows': rows}, options.out)
 

@@ -433,3 +433,11 @@ def test_the_script(tiny_run, tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     rows = json.loads((tmp_path/'table.json').read_text())['rows']
     assert len(out) == 3 and 'DDIM, η = 0' in out[2] and [r['steps'] for r in rows] == [0, 2] and 'inception_score' in rows[1]
+
+
+def test_the_scripts_spacing_reaches_every_sampler(tiny_run, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr('ddpm_course.metrics.quality_table', lambda run, n, steps, samplers, **rest: seen.append(samplers))
+    for words in ([], ['--spacing', 'quadratic']): main(['--run', str(tiny_run), *words])
+    assert [{s.keywords.get('spacing') for s in samplers.values()} for samplers in seen] == [{None}, {'quadratic'}]
+    assert all(samplers['DDIM, η = 0.5'].keywords['eta'] == 0.5 for samplers in seen)
