@@ -6,11 +6,12 @@
 __all__ = ['TRAIN_HELP', 'TRAIN_EXAMPLES', 'OPTIONS', 'SAMPLE_HELP', 'SAMPLE_EXAMPLES', 'SAMPLERS', 'EVAL_HELP', 'EVAL_EXAMPLES',
            'told', 'labels_in_turn', 'labels_like', 'draw_samples', 'drawing', 'distance_of_samples', 'in_one_line',
            'fail', 'OneLineParser', 'train_parser', 'ddpm_train', 'train_options', 'run_training', 'go_on',
-           'print_diagnosis', 'start_training', 'sample_parser', 'ddpm_sample', 'run_sampling', 'labels_asked',
-           'refuse_labels', 'label_called', 'sampler_called', 'ancestral', 'clipped_or_not', 'steps_asked',
-           'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape', 'eval_pictures',
-           'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured', 'measure_bits',
-           'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab', 'main']
+           'print_diagnosis', 'start_training', 'add_drawing_options', 'sample_parser', 'ddpm_sample', 'run_sampling',
+           'labels_asked', 'refuse_labels', 'label_called', 'sampler_called', 'ancestral', 'clipped_or_not',
+           'steps_asked', 'drawn_from', 'write_pngs', 'eval_parser', 'ddpm_eval', 'check_eval', 'check_shape',
+           'eval_pictures', 'run_evaluation', 'evaluate_bits', 'evaluate_samples', 'print_quality', 'how_measured',
+           'measure_bits', 'print_ledger', 'lessons_folder', 'copy_lessons', 'lab_parser', 'ddpm_lab', 'run_lab',
+           'main']
 
 # %% ../nbs/lib/cli.ipynb #171e3b39
 import argparse, dataclasses, sys
@@ -19,7 +20,7 @@ from .data import DATA_NAMES
 from .ddim import SPACINGS
 from .reverse import PREDICTIONS, VARIANCES
 
-# %% ../nbs/lib/cli.ipynb #ec2d0c59
+# %% ../nbs/lib/cli.ipynb #b5486811
 def told(model, labels: list[int] | None, guidance: float = 1.):
     "The network told what to draw, one label for each picture; as it is where there are no labels to tell."
     if labels is None: return model
@@ -27,14 +28,14 @@ def told(model, labels: list[int] | None, guidance: float = 1.):
     from ddpm_course.guidance import Guided
     return Guided(model, torch.tensor(labels), guidance)
 
-
+# %% ../nbs/lib/cli.ipynb #e1cf7880
 def labels_in_turn(model, n: int) -> list[int] | None:
     "0, 1, 2, … over and over, for n pictures; None for a network without labels."
     from ddpm_course.guidance import label_count
     count = label_count(model)
     return None if count is None else [i % count for i in range(n)]
 
-
+# %% ../nbs/lib/cli.ipynb #043b043d
 def labels_like(data, model, n: int) -> list[int] | None:
     "n labels as frequent as in the data, or in turn where it has none; None for a network without labels."
     import torch
@@ -236,24 +237,29 @@ SAMPLE_EXAMPLES = """examples:
   ddpm_sample runs/digits-1 --n 100 --pngs pictures            also as single files
   ddpm_sample digits-labels --label 3 7 --guidance 2           threes and sevens"""
 
-# %% ../nbs/lib/cli.ipynb #afb4628c
+# %% ../nbs/lib/cli.ipynb #a3e54f3a
+def add_drawing_options(parser: OneLineParser) -> None:
+    "How samples are drawn, and where: the options that ddpm_sample and ddpm_eval share."
+    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps), heun (two calls a step) or ddpm (the chain of the paper) (default: ddim)')
+    parser.add_argument('--spacing', choices=SPACINGS, help='which steps to visit (default: uniform for ddim, trailing for dpm and heun)')
+    parser.add_argument('--eta', type=float, default=0., help='0 is deterministic, 1 adds as much noise as DDPM (default: 0)')
+    parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
+    parser.add_argument('--clip', action=argparse.BooleanOptionalAction, help='keep x̂_0 within [-1, 1], or let it go beyond (default: as the run was trained)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
+
+# %% ../nbs/lib/cli.ipynb #2985ece6
 def sample_parser() -> OneLineParser:
     "Options of ddpm_sample."
     parser = OneLineParser('ddpm_sample', description=SAMPLE_HELP, epilog=SAMPLE_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN', help='a run folder of ddpm_train, digits or digits-labels')
     parser.add_argument('--n', type=int, default=64, help='how many pictures (default: 64)')
     parser.add_argument('--steps', type=int, help='calls of the network, 1 to T (default: 50; all T for --sampler ddpm)')
-    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps), heun (two calls a step) or ddpm (the chain of the paper) (default: ddim)')
-    parser.add_argument('--spacing', choices=SPACINGS, help='which steps to visit (default: uniform for ddim, trailing for dpm and heun)')
-    parser.add_argument('--eta', type=float, default=0., help='0 is deterministic, 1 adds as much noise as DDPM (default: 0)')
     parser.add_argument('--label', nargs='+', metavar='LABEL', help='what to draw, by number or name, in turn, for a run with labels (default: all labels in turn)')
     parser.add_argument('--guidance', type=float, default=1., help='how insistently: 1 as trained, 2 or 3 more typical and less varied, 0 without labels (default: 1)')
     parser.add_argument('--seed', type=int, default=0, help='picture i is drawn from seed + i, whatever n is (default: 0)')
     parser.add_argument('--out', default='samples.png', help='file for the grid (default: samples.png)')
     parser.add_argument('--pngs', metavar='FOLDER', help='also write each picture as its own file, at its own size, into this folder')
-    parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
-    parser.add_argument('--clip', action=argparse.BooleanOptionalAction, help='keep x̂_0 within [-1, 1], or let it go beyond (default: as the run was trained)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
+    add_drawing_options(parser)
     return parser
 
 # %% ../nbs/lib/cli.ipynb #e92128d5
@@ -280,7 +286,7 @@ def run_sampling(args: list[str] | None) -> None:
     if options.pngs: write_pngs(x, Path(options.pngs))
     print(f'{options.n} samples in {options.out}' + (f' and {options.pngs}/' if options.pngs else ''))
 
-# %% ../nbs/lib/cli.ipynb #25a47d07
+# %% ../nbs/lib/cli.ipynb #77e81c88
 def labels_asked(options, model, config: dict) -> list[int] | None:
     "The label of each of --n pictures, or None for a run without labels. ValueError for a label that the run does not know."
     from ddpm_course.guidance import label_count
@@ -294,22 +300,22 @@ def labels_asked(options, model, config: dict) -> list[int] | None:
     asked = [label_called(word, names) for word in options.label]
     return [asked[i % len(asked)] for i in range(options.n)]
 
-
+# %% ../nbs/lib/cli.ipynb #0f32fd8c
 def refuse_labels(run: str, option: str):
     "ValueError for an option that needs labels, given for a run without."
     raise ValueError(f'{run} was trained without labels; leave out --{option}, or train with ddpm_train --labels')
 
-
+# %% ../nbs/lib/cli.ipynb #194ba983
 def label_called(word: str, names: list[str]) -> int:
     "A label by its name, or else by its number. ValueError listing the names."
     if word in names: return names.index(word)
     if word.isdecimal() and int(word) < len(names): return int(word)
     raise ValueError(f'no label {word!r}: this run knows {", ".join(names)} (or 0 to {len(names) - 1})')
 
-# %% ../nbs/lib/cli.ipynb #f173f76c
+# %% ../nbs/lib/cli.ipynb #4996fb37
 SAMPLERS = {'ddim': 'DDIM', 'dpm': 'DPM-Solver++ 2M', 'heun': "Heun's method", 'ddpm': 'DDPM'}
 
-
+# %% ../nbs/lib/cli.ipynb #b6f54a93
 def sampler_called(name: str, eta: float = 0., spacing: str | None = None):
     "The sampler of a name in SAMPLERS: f(reverse, model, shape, steps, seeds=…). ValueError where eta or spacing would be ignored."
     from functools import partial
@@ -319,7 +325,7 @@ def sampler_called(name: str, eta: float = 0., spacing: str | None = None):
     sampler = dict(ddim=partial(ddim_sample, eta=eta), dpm=dpm_sample, heun=heun_sample, ddpm=ancestral)[name]
     return partial(sampler, spacing=spacing) if spacing else sampler
 
-
+# %% ../nbs/lib/cli.ipynb #5cfc86a7
 def ancestral(reverse, model, shape, steps: int, seeds=None):
     "DDPM's chain with the run's own variance: all T steps, or fewer as Nichol and Dhariwal 2021 do it."
     from ddpm_course.improved import fewer_steps
@@ -328,12 +334,12 @@ def ancestral(reverse, model, shape, steps: int, seeds=None):
     if steps < T: reverse, model = fewer_steps(reverse, model, steps)
     return ddpm_sample(reverse, model, shape, seeds=seeds)
 
-
+# %% ../nbs/lib/cli.ipynb #c748ffc6
 def clipped_or_not(reverse, clip: bool | None):
     "The reverse process with --clip or --no-clip; as it is where neither was said."
     return reverse if clip is None else dataclasses.replace(reverse, clip=clip)
 
-
+# %% ../nbs/lib/cli.ipynb #649123b0
 def steps_asked(options, T: int) -> int:
     "--steps, or what suits the sampler: all T for DDPM, 50 for the others."
     return options.steps if options.steps is not None else T if options.sampler == 'ddpm' else min(50, T)
@@ -364,7 +370,7 @@ EVAL_EXAMPLES = """examples:
   ddpm_eval digits --fid --kid --steps 20           samples by DDIM in 20 steps
   ddpm_eval runs/cifar10-1 --bits --n 1000          the first 1,000 of a fixed shuffle of the test part"""
 
-# %% ../nbs/lib/cli.ipynb #4c6351f4
+# %% ../nbs/lib/cli.ipynb #b008976b
 def eval_parser() -> OneLineParser:
     "Options of ddpm_eval."
     parser = OneLineParser('ddpm_eval', usage='ddpm_eval RUN (--bits | --fid --kid) [options]', description=EVAL_HELP, epilog=EVAL_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -374,9 +380,6 @@ def eval_parser() -> OneLineParser:
     parser.add_argument('--kid', action='store_true', help='kernel distance, which is unbiased, with its standard error')
     parser.add_argument('--n', type=int, help='how many pictures (default: all that there are), or samples (default: half as many, at most 5,000)')
     parser.add_argument('--steps', type=int, help='calls of the network for each picture, 1 to T; for the bits one of them for L_0, the others for random t (default: all T for bits and for --sampler ddpm; 50 for samples)')
-    parser.add_argument('--sampler', choices=SAMPLERS, default='ddim', help='ddim, dpm (DPM-Solver++ 2M: better with few steps), heun (two calls a step) or ddpm (the chain of the paper) (default: ddim)')
-    parser.add_argument('--spacing', choices=SPACINGS, help='of the samples: which steps to visit (default: uniform for ddim, trailing for dpm and heun)')
-    parser.add_argument('--eta', type=float, default=0., help='of the samples: 0 is deterministic, 1 adds as much noise as DDPM (default: 0)')
     parser.add_argument('--guidance', type=float, default=1., help='of the samples of a run with labels, which are drawn as often as in the data: 1 as trained, 0 without labels (default: 1)')
     parser.add_argument('--features', help='digits, fashion-mnist or inception, for FID and KID (default: those that ship for the data, or inception)')
     parser.add_argument('--draws', type=int, default=1, help='noise draws for each picture and t (default: 1)')
@@ -386,9 +389,7 @@ def eval_parser() -> OneLineParser:
     parser.add_argument('--batch', type=int, default=256, help='rows in one call of the network (default: 256)')
     parser.add_argument('--seed', type=int, default=0, help='of the noise and of the drawn t (default: 0)')
     parser.add_argument('--out', default='bits.png', help='file for the plot (default: bits.png)')
-    parser.add_argument('--precision', choices=('fp32', 'auto', 'bf16', 'fp16'), default='fp32', help='of the network when samples are drawn; auto: the fastest of the device, samples then differ by a few grey levels (default: fp32)')
-    parser.add_argument('--clip', action=argparse.BooleanOptionalAction, help='keep x̂_0 within [-1, 1], or let it go beyond (default: as the run was trained)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
+    add_drawing_options(parser)
     return parser
 
 # %% ../nbs/lib/cli.ipynb #133a5de0
@@ -512,7 +513,7 @@ def print_ledger(terms: dict, levels: int, out: str) -> None:
     save_figure(ax.figure, out)
     print(f'what each step costs: {out}')
 
-# %% ../nbs/lib/cli.ipynb #de08c80e
+# %% ../nbs/lib/cli.ipynb #67597be6
 def lessons_folder() -> Path:
     "The notebooks of the course: in the installed package, or in a checkout beside it. ValueError if there are none."
     package = Path(__file__).parent
@@ -520,7 +521,7 @@ def lessons_folder() -> Path:
         if (place/'index.ipynb').is_file(): return place
     raise ValueError('this installation has no notebooks; install ddpm-course from its wheel, or work in a checkout')
 
-
+# %% ../nbs/lib/cli.ipynb #bdbe1adc
 def copy_lessons(source: Path, target: Path) -> tuple[int, int]:
     "Copy the notebooks, those in subfolders too. What is there stays. Returns how many were copied, and how many were there."
     import shutil
@@ -532,7 +533,7 @@ def copy_lessons(source: Path, target: Path) -> tuple[int, int]:
         save_whole(place, lambda part, path=path: shutil.copyfile(path, part))
     return len(new), len(found) - len(new)
 
-# %% ../nbs/lib/cli.ipynb #e3f2d30d
+# %% ../nbs/lib/cli.ipynb #36ef6cc9
 def lab_parser() -> OneLineParser:
     "Options of ddpm_lab."
     parser = OneLineParser('ddpm_lab', description='Copy the lessons into a folder and open JupyterLab on their index. Lessons that are there already are left as they are.')
@@ -540,12 +541,12 @@ def lab_parser() -> OneLineParser:
     parser.add_argument('--copy-only', action='store_true', help='copy, and do not open JupyterLab')
     return parser
 
-
+# %% ../nbs/lib/cli.ipynb #cab6528a
 def ddpm_lab(args: list[str] | None = None) -> None:
     "The shell's ddpm_lab. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_lab', run_lab, args)
 
-
+# %% ../nbs/lib/cli.ipynb #da5b18a5
 def run_lab(args: list[str] | None) -> None:
     "Copy the lessons, say where they are, open JupyterLab. ValueError where it is not installed."
     import subprocess

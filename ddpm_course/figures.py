@@ -20,7 +20,7 @@ from torch import Tensor
 from .cli import OneLineParser, in_one_line, labels_in_turn, told
 from .reverse import Reverse, check_choice
 
-# %% ../nbs/lib/figures.ipynb #81f0208e
+# %% ../nbs/lib/figures.ipynb #7415411d
 def moments(
     chain: Iterator[tuple[int, Tensor, Tensor]],  # of ddpm_steps, ddim_steps, …: (t, x_t, x̂_0) once for each step, and once more at the end
     count: int,   # how many to keep, 2..steps+1
@@ -34,7 +34,7 @@ def moments(
     if i != steps: raise ValueError(f'the chain had {i} steps, and not the {steps} that were announced')
     return kept
 
-
+# %% ../nbs/lib/figures.ipynb #548cecb8
 def evenly(top: int, count: int) -> list[int]:
     "Whole numbers from 0 to top, both included, as evenly spaced as they can be."
     return torch.linspace(0, top, count, dtype=torch.float64).round().long().tolist()
@@ -53,10 +53,10 @@ def short_chain(
     short, seen = fewer_steps(reverse, model, steps)
     return seen, short, seen.times.tolist()
 
-# %% ../nbs/lib/figures.ipynb #2c7bf1b7
+# %% ../nbs/lib/figures.ipynb #b93af4a4
 CHAINS = ('ddpm', 'ddim')
 
-
+# %% ../nbs/lib/figures.ipynb #f23b936c
 def walk(
     model,                 # callable model(xt, t)
     reverse: Reverse,      # its reverse process
@@ -73,7 +73,7 @@ def walk(
     model, reverse, times = short_chain(model, reverse, steps)
     return ((times[s], x, x0_hat) for s, x, x0_hat in ddpm_steps(reverse, model, (len(seeds), *shape), seeds=seeds))
 
-
+# %% ../nbs/lib/figures.ipynb #3079de2e
 def in_words(reverse: Reverse, steps: int | None, sampler: str = 'ddpm') -> str:
     "What a title says about a chain."
     T = reverse.schedule.T
@@ -102,7 +102,7 @@ def picture_table(
     ax.tick_params(length=0); ax.spines[:].set_visible(False)
     return fig
 
-# %% ../nbs/lib/figures.ipynb #48a533ac
+# %% ../nbs/lib/figures.ipynb #504e1415
 def noised(
     reverse: Reverse,                # its schedule
     x0: Tensor,                      # one picture in [-1, 1], (C, H, W)
@@ -117,7 +117,7 @@ def noised(
     noisy = [q_sample(reverse.schedule, clean, t, torch.randn(clean.shape, generator=g)) if t else clean for t in times]
     return picture_table(reverse.to_data(torch.cat(noisy)), times, xlabel='step t', title=r'$x_t$, each from $x_0$ in one jump')
 
-
+# %% ../nbs/lib/figures.ipynb #8634b041
 def shares(T: int, *parts: float) -> list[int]:
     "Shares of T as steps: 0 stays 0, all others are at least 1; each step once."
     return list(dict.fromkeys(max(1, round(T*part)) if part else 0 for part in parts))
@@ -137,7 +137,7 @@ def samples(
     x = last(walk(model, reverse, shape, list(range(seed, seed + n)), steps, sampler))
     return picture_table(reverse.to_data(x), columns=round(n**0.5) or 1, title=f'{n} samples, {in_words(reverse, steps, sampler)}')
 
-# %% ../nbs/lib/figures.ipynb #39507cf7
+# %% ../nbs/lib/figures.ipynb #001f8b6d
 def denoising(
     model,                   # callable model(xt, t)
     reverse: Reverse,        # its reverse process
@@ -152,7 +152,7 @@ def denoising(
     times, x, _ = taken(model, reverse, shape, n, count, steps, sampler, seed)
     return picture_table(reverse.to_data(x), times, range(seed, seed + n), 'step t', 'seed', rf'$x_t$, {in_words(reverse, steps, sampler)}')
 
-
+# %% ../nbs/lib/figures.ipynb #62946ac8
 def taken(model, reverse, shape, n, count, steps, sampler, seed) -> tuple[list[int], Tensor, Tensor]:
     "Moments of n chains: their t, and x_t and x̂_0 sample by sample, (n·count, C, H, W) each, on the CPU."
     steps = reverse.schedule.T if steps is None else steps
@@ -176,7 +176,7 @@ def progressive(
     title = rf'$\hat x_0$ seen from $x_t$, {in_words(reverse, steps, sampler)}'
     return picture_table(reverse.to_data(x0_hat), times, range(seed, seed + n), 'step t', 'seed', title)
 
-# %% ../nbs/lib/figures.ipynb #4b467cb3
+# %% ../nbs/lib/figures.ipynb #d6658199
 def shared(
     model,                   # callable model(xt, t)
     reverse: Reverse,        # its reverse process
@@ -197,13 +197,13 @@ def shared(
     return picture_table(reverse.to_data(torch.cat(rows)), [r'$x_t$', *range(1, n + 1)], [f't = {at[s]}' for s in splits],
                          'samples that share it', 'parting', f'samples that share $x_t$, {in_words(reverse, steps)}')
 
-
+# %% ../nbs/lib/figures.ipynb #419e4ef6
 def nearest_step(at: list[int], t: int) -> int:
     "The step, 1 or later, of a chain with these times that is nearest to t. ValueError for a t outside 1..T."
     if not 1 <= t <= at[-1]: raise ValueError(f't must lie in 1..{at[-1]}, got {t}')
     return min(range(1, len(at)), key=lambda s: abs(at[s] - t))
 
-# %% ../nbs/lib/figures.ipynb #c6fb7bfb
+# %% ../nbs/lib/figures.ipynb #39c591dc
 def interpolation(
     model,                   # callable model(xt, t)
     reverse: Reverse,        # its reverse process
@@ -222,7 +222,7 @@ def interpolation(
     x = [torch.cat([u[None], between(s), v[None]]) for s in rows]
     return picture_table(reverse.to_data(torch.cat(x)), ['a', *(f'{w:.2g}' for w in weights.tolist()), 'b'], [f't = {at[s]}' for s in rows], 'share λ of b', 'mixed at', f'between two pictures, {in_words(reverse, steps)}')
 
-
+# %% ../nbs/lib/figures.ipynb #9b2b943a
 def mixed(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     "Pixel by pixel, (n, C, H, W)."
     w = weights.reshape(-1, *[1]*a.ndim)
@@ -284,7 +284,7 @@ def ledger(
     ax.set_title(f'{len(x0)} pictures, {total:.2f}' + (f' ± {error:.2f}' if len(x0) > 1 else '') + ' bits/dim in all', fontsize=10)
     return ax.figure
 
-# %% ../nbs/lib/figures.ipynb #d3918bb6
+# %% ../nbs/lib/figures.ipynb #d94e6ef0
 def steps(
     model,                   # callable model(xt, t)
     reverse: Reverse,        # its reverse process
@@ -303,7 +303,7 @@ def steps(
     names = [f'{k}' + (f', η = {eta:g}' if eta else '') for k, eta in rows]
     return picture_table(reverse.to_data(torch.cat(x)), seeds, names, 'seed', 'steps', r'DDIM, one $x_T$ in each column')
 
-
+# %% ../nbs/lib/figures.ipynb #fdcb2d65
 def step_counts(most: int) -> list[int]:
     "5, 10, 20, 50, 100 as far as they are below `most`, and `most`."
     return [k for k in (5, 10, 20, 50, 100) if k < most] + [most]
@@ -392,7 +392,7 @@ class Ingredients:
 
     def pictures(self, n): return chosen(self.split[1] or self.split[0], n, self.seed)
 
-# %% ../nbs/lib/figures.ipynb #c7f39179
+# %% ../nbs/lib/figures.ipynb #da1a3772
 def split_data(train: dict, shape: tuple[int, ...]):
     "The pictures that a run was trained on, and those it kept aside (None where it kept none). ValueError if they are not there, or not of its shape."
     from ddpm_course.cli import check_shape
@@ -401,13 +401,13 @@ def split_data(train: dict, shape: tuple[int, ...]):
     check_shape(data, shape)
     return hold_out(data, train.get('holdout', 0))
 
-
+# %% ../nbs/lib/figures.ipynb #4b629651
 def chosen(data, n: int, seed: int) -> Tensor:
     "n pictures of a shuffle that the seed fixes, (n, C, H, W) in [-1, 1]. ValueError if there are not so many."
     if n > len(data): raise ValueError(f'it takes {n} pictures, and the data of this run has {len(data)}')
     return data.floats(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n])
 
-
+# %% ../nbs/lib/figures.ipynb #7a12a25e
 def gather(run: str | Path = 'digits', n: int | None = None, steps: int | None = 100, seed: int = 0, device: str = 'auto') -> Ingredients:
     "Load a run for its figures; see Ingredients. ValueError says what is missing, or which number cannot be."
     from ddpm_course.checkpoints import load_run
@@ -418,13 +418,13 @@ def gather(run: str | Path = 'digits', n: int | None = None, steps: int | None =
     model, reverse, config = load_run(run)
     return Ingredients(str(run), model.to(where), reverse, config, n, steps, seed, where)
 
-# %% ../nbs/lib/figures.ipynb #4b8ad940
+# %% ../nbs/lib/figures.ipynb #35622f7c
 class Figure(NamedTuple):
     "An entry of the list."
     about: str                               # one sentence, with the source
     draw: Callable[[Ingredients], object]    # ValueError for a run that cannot have it
 
-
+# %% ../nbs/lib/figures.ipynb #d7bd31e0
 def ledger_pictures(of: Ingredients) -> tuple:
     "What `lossy` and `ledger` take: pictures that were kept aside where there are any."
     data = of.split[1] or of.split[0]
@@ -462,7 +462,7 @@ def figure_of(
     check_choice('name', name, tuple(FIGURES))
     return FIGURES[name].draw(gather(run, **options))
 
-# %% ../nbs/lib/figures.ipynb #43faccf9
+# %% ../nbs/lib/figures.ipynb #2b59b8f7
 FIGURES_HELP = """Draw the figures of the papers from a run, one PNG file each. A figure that the run cannot have is left out, with a line that says why.
 RUN may be the word digits, or digits-labels: small trained runs ship with ddpm-course."""
 FIGURES_EXAMPLES = """examples:
@@ -470,7 +470,7 @@ FIGURES_EXAMPLES = """examples:
   ddpm_figures runs/faces-1 --only progressive shared    two of them
   ddpm_figures runs/faces-1 --steps 1000 --device cuda   with every step of the chain, as in the papers"""
 
-
+# %% ../nbs/lib/figures.ipynb #208bb5db
 def figures_parser() -> OneLineParser:
     "Options of ddpm_figures."
     names = '\n'.join(f'  {name:15}{figure.about}' for name, figure in FIGURES.items())
@@ -484,12 +484,12 @@ def figures_parser() -> OneLineParser:
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, mps … (default: auto)')
     return parser
 
-# %% ../nbs/lib/figures.ipynb #727038bb
+# %% ../nbs/lib/figures.ipynb #81c1694b
 def ddpm_figures(args: list[str] | None = None) -> None:
     "The shell's ddpm_figures. args: as on the command line; sys.argv when None."
     in_one_line('ddpm_figures', run_figures, args)
 
-
+# %% ../nbs/lib/figures.ipynb #ba88fa50
 def run_figures(args: list[str] | None) -> None:
     "Read options, draw figure after figure, say where each is."
     options = figures_parser().parse_args(args)
